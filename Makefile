@@ -1,0 +1,56 @@
+# Everything happens in .venv below this directory; nothing is installed elsewhere.
+# Needs Python 3.11 or newer, make and access to PyPI.
+
+PYTHON ?= python3
+JOBS   ?= 2
+ARGS   ?=
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-debian lint format build clean
+
+help: ## list the targets
+	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
+	@echo
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  variables: PYTHON=$(PYTHON) (3.11 or newer), JOBS=$(JOBS) (parallel tests), ARGS=... (for pytest or the demo)"
+
+install: $(STAMP) ## make .venv from the lock file (again only when the lock file has changed)
+
+$(STAMP): uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "pyatm needs Python 3.11 or newer, and '$(PYTHON)' is not; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9'
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+demo: $(STAMP) ## remove a VM with 4 disks, and survive an engine crash
+	@$(BIN)/pyatm demo $(ARGS)
+
+test: $(STAMP) ## all tests, in parallel, on the embedded PostgreSQL (or PYATM_TEST_DSN)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+test-debian: $(STAMP) ## the SQL tests on Debian's PostgreSQL 15 with plpgsql_check
+	@bash tests/debian/run $(ARGS)
+
+lint: $(STAMP) ## ruff (rules and format) and pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+format: $(STAMP) ## put the code into ruff's format
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+build: $(STAMP) ## wheel and sdist in dist/
+	$(UV) build
+
+clean: ## remove .venv, caches and build results
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,79 @@
+"""The `pyatm` program: assembles the commands and turns errors into messages and exit codes."""
+
+import importlib
+import os
+import sys
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from pyatm import __version__
+from pyatm.cli.errors import EXIT_CONFIGURATION, EXIT_FAILURE, CommandError
+from pyatm.config import ConfigurationError
+
+GROUPS: Final = ("db",)
+"""Modules of `pyatm.cli`; each has `register(app)`, which adds its commands."""
+
+app = typer.Typer(
+    name="pyatm",
+    help="The async task manager of oVirt, on PostgreSQL.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pyatm {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    del version
+
+
+for _group in GROUPS:
+    importlib.import_module(f"pyatm.cli.{_group}").register(app)
+
+
+def main() -> None:
+    """Run the program; the exit code is 0, 1 (failure), 2 (usage) or 78 (configuration)."""
+    try:
+        app()
+    except CommandError as error:
+        _complain(str(error), error.fix)
+        sys.exit(error.exit_code)
+    except ConfigurationError as error:
+        _complain(str(error), None)
+        sys.exit(EXIT_CONFIGURATION)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain once more while flushing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("PYATM_TRACEBACK"):
+            raise
+        _complain(f"{type(error).__name__}: {error}", "PYATM_TRACEBACK=1 shows where it happened")
+        sys.exit(EXIT_FAILURE)
+
+
+def _complain(message: str, fix: str | None) -> None:
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"pyatm: {message}")
+    if fix:
+        console.print(f"       {fix}")
+
+
+if __name__ == "__main__":
+    main()
