@@ -23,7 +23,7 @@ a call is safe: its late answer still reaches ``on_late_answer``.
 "Connected" does not mean that VDSM works: only answers do (``VdsmClient.state``).
 """
 
-from pyatm.vdsm.client import ClientSettings, ClientState, LateAnswer, Outcome, VdsmClient, outcome
+from pyatm.vdsm.client import ClientSettings, ClientState, Outcome, VdsmClient, outcome
 from pyatm.vdsm.connection import Address, ConnectionSettings
 from pyatm.vdsm.errors import (
     Answered,
@@ -62,9 +62,10 @@ from pyatm.vdsm.errors import (
     VmUnknown,
 )
 from pyatm.vdsm.link import Backoff
+from pyatm.vdsm.requests import LateAnswer
 from pyatm.vdsm.results import SpmStatus, TaskInfo, TaskStatus, TaskStatuses
 from pyatm.vdsm.tls import TlsFiles
-from pyatm.vdsm.verbs import HibernationVolumes
+from pyatm.vdsm.verbs import HibernationVolumes, Sending
 
 __all__ = [
     "Address",
@@ -97,6 +98,7 @@ __all__ = [
     "ResourceTimeout",
     "RevertImpossible",
     "RevertTooEarly",
+    "Sending",
     "ServerNotTrusted",
     "SpmActive",
     "SpmStatus",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
@@ -18,14 +17,15 @@ from pyatm.vdsm.errors import (
     BadAnswer,
     ConnectError,
     Json,
+    MalformedMessageError,
     NotSent,
     QueueFull,
     Refused,
     Starting,
     Unknown,
-    refusal,
 )
 from pyatm.vdsm.link import Backoff, Link
+from pyatm.vdsm.requests import LateAnswer, Request, Requests, Result
 from pyatm.vdsm.stomp import Frame, encode
 from pyatm.vdsm.tls import TlsContext, TlsFiles
 
@@ -64,19 +64,6 @@ class ClientSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LateAnswer:
-    """An answer that came after its call had ended as ``Unknown`` or was cancelled.
-
-    :param correlation_id: what the caller gave to the call.
-    """
-
-    request_id: str
-    method: str
-    correlation_id: str | None
-    answer: Answered[Json] | Refused
-
-
-@dataclass(frozen=True, slots=True)
 class ClientState:
     """How it stands with the host.
 
@@ -97,22 +84,11 @@ class ClientState:
     last_error: Exception | None
 
 
-@dataclass(slots=True, eq=False)
-class _Sent:
-    """A request on its way. ``late`` takes the place of ``answer`` once its call has ended."""
-
-    request_id: str
-    method: str
-    correlation_id: str | None
-    sent_at: float
-    answer: asyncio.Future[jsonrpc.Answer]
-    late: asyncio.Future[Answered[Json] | Refused]
-
-
 @dataclass(frozen=True, slots=True)
-class _Result:
-    request_id: str
-    text: str  # JSON
+class _Times:
+    timeout: float  # seconds, for messages
+    deadline: float  # loop time, which is time.monotonic(); so is
+    send_by: float
 
 
 class VdsmClient:
@@ -141,11 +117,13 @@ class VdsmClient:
         # One destination for the life of this object: answers to requests of a lost connection
         # still arrive here once the next one has subscribed to it.
         self._reply_to = str(uuid.uuid4())
-        self._on_late_answer = on_late_answer
         self._log = structlog.get_logger(__name__).bind(host=str(address))
         self._slots = asyncio.Semaphore(self.settings.max_in_flight)
-        self._sent: dict[str, _Sent] = {}
-        self._overdue: OrderedDict[str, _Sent] = OrderedDict()
+        self._requests = Requests(
+            keep=self.settings.late_answers,
+            keep_for=self.settings.late_age,
+            on_late_answer=on_late_answer,
+        )
         self._unanswered = 0
         self._without_id = 0
         self._answered_at: float | None = None
@@ -178,7 +156,7 @@ class VdsmClient:
         return ClientState(
             connected=connection is not None and connection.usable,
             connects=self._link.connects,
-            in_flight=len(self._sent),
+            in_flight=len(self._requests),
             unanswered=self._unanswered,
             answered_at=self._answered_at,
             last_error=self._link.last_error,
@@ -194,9 +172,7 @@ class VdsmClient:
     async def close(self) -> None:
         """End the connection. Calls in flight end as ``Unknown``, answers are no longer awaited."""
         await self._link.close()
-        for sent in self._overdue.values():
-            sent.late.cancel()
-        self._overdue.clear()
+        self._requests.close()
 
     async def call(
         self,
@@ -206,6 +182,7 @@ class VdsmClient:
         timeout: float | None = None,
         slow: bool = False,
         correlation_id: str | None = None,
+        send_by: float | None = None,
         retry: bool = True,
     ) -> Json:
         """Call any JSON-RPC method; returns the result's Python value.
@@ -214,6 +191,8 @@ class VdsmClient:
         :param timeout: seconds until the call ends in any case, waiting for a connection and
             retries included; None takes the setting (``slow_timeout`` if ``slow``).
         :param correlation_id: appears in VDSM's log, comes back in :class:`LateAnswer`.
+        :param send_by: the moment (``time.monotonic()``) after which it must not be sent any more;
+            the call then ends as :class:`NotSent`.
         :param retry: repeat after the answers 99 (starting) and 1100 (queue full), which mean that
             nothing was executed, until the deadline. Nothing else is ever repeated.
 
@@ -221,7 +200,8 @@ class VdsmClient:
         that JSON cannot hold. While not connected it waits for the next attempt to connect and
         raises :class:`NotSent` if that fails.
         """
-        result = await self._call(method, params or {}, timeout, slow, correlation_id, retry)
+        times = self._times(timeout, slow, send_by)
+        result = await self._call(method, params or {}, times, correlation_id, retry)
         return jsonrpc.value(result.text)
 
     async def create_task(
@@ -231,16 +211,21 @@ class VdsmClient:
         *,
         timeout: float | None = None,
         correlation_id: str | None = None,
+        send_by: float | None = None,
     ) -> str:
         """Call a verb that starts a task, such as ``Image.delete``; returns VDSM's task id.
 
+        Arguments as for :meth:`call`, ``slow`` is implied.
+
         Raises as :meth:`call`. After :class:`Unknown` the task may exist: do not repeat the call.
         """
-        return await verbs.create_task(self, method, params, timeout, correlation_id)
+        sending = verbs.Sending(timeout, correlation_id, send_by)
+        return await verbs.create_task(self, method, params, sending)
 
     async def call_json(self, method: str, *, timeout: float | None = None) -> str:
         """Call without parameters; the result, which must be an object, as JSON text."""
-        result = await self._call(method, {}, timeout, slow=False, correlation_id=None, retry=True)
+        times = self._times(timeout, slow=False, send_by=None)
+        result = await self._call(method, {}, times, None, retry=True)
         if not result.text.startswith("{"):
             raise BadAnswer(method, result.request_id, "expected an object as result")
         return result.text
@@ -254,33 +239,37 @@ class VdsmClient:
         slow: bool = False,
         timeout: float | None = None,
         correlation_id: str | None = None,
+        send_by: float | None = None,
     ) -> T:
         """Call and read the result with ``read``; its ``ValueError`` becomes a ``BadAnswer``."""
-        result = await self._call(method, params, timeout, slow, correlation_id, retry=True)
+        times = self._times(timeout, slow, send_by)
+        result = await self._call(method, params, times, correlation_id, retry=True)
         try:
             return read(jsonrpc.value(result.text))
         except (ValueError, RecursionError) as error:
             raise BadAnswer(method, result.request_id, f"expected {error}") from None
 
+    def _times(self, timeout: float | None, slow: bool, send_by: float | None) -> _Times:
+        if timeout is None:
+            timeout = self.settings.slow_timeout if slow else self.settings.timeout
+        deadline = asyncio.get_running_loop().time() + timeout
+        return _Times(timeout, deadline, deadline if send_by is None else min(send_by, deadline))
+
     async def _call(
         self,
         method: str,
         params: Mapping[str, Json],
-        timeout: float | None,
-        slow: bool,
+        times: _Times,
         correlation_id: str | None,
         retry: bool,
-    ) -> _Result:
-        now = asyncio.get_running_loop().time
-        if timeout is None:
-            timeout = self.settings.slow_timeout if slow else self.settings.timeout
-        deadline, pause = now() + timeout, _FIRST_RETRY
+    ) -> Result:
+        pause = _FIRST_RETRY
         while True:
             try:
-                return await self._attempt(method, params, deadline, timeout, correlation_id)
+                return await self._attempt(method, params, times, correlation_id)
             except (Starting, QueueFull):
                 wait = random.uniform(pause / 2, pause)  # noqa: S311 (spreads load only)
-                if not retry or now() + wait >= deadline:
+                if not retry or asyncio.get_running_loop().time() + wait >= times.send_by:
                     raise
             await asyncio.sleep(wait)
             pause = min(2 * pause, _LONGEST_RETRY)
@@ -289,10 +278,9 @@ class VdsmClient:
         self,
         method: str,
         params: Mapping[str, Json],
-        deadline: float,
-        timeout: float,
+        times: _Times,
         correlation_id: str | None,
-    ) -> _Result:
+    ) -> Result:
         request_id = str(uuid.uuid4())
         headers = [
             ("destination", REQUESTS),
@@ -304,26 +292,26 @@ class VdsmClient:
         body = jsonrpc.request(method, params, request_id)
         frame = encode(Frame("SEND", tuple(headers), body))
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(times.send_by):
                 await self._slots.acquire()
         except TimeoutError:
             limit = self.settings.max_in_flight
-            text = f"not sent: {limit} requests were waiting for answers for {timeout:g} s"
+            text = f"not sent: {limit} requests were waiting for answers all the time"
             raise NotSent(method, request_id, text) from None
         try:
-            connection = await self._connection(method, request_id, deadline)
+            connection = await self._connection(method, request_id, times.send_by)
             # From here to the wait there is no await: what is registered is sent and vice versa.
-            sent = self._register(request_id, method, correlation_id)
+            request = self._requests.add(request_id, method, correlation_id)
             connection.send(frame)
-            return await self._answer(sent, connection, deadline, timeout)
+            return await self._answer(request, connection, times)
         finally:
             self._slots.release()
 
-    async def _connection(self, method: str, request_id: str, deadline: float) -> Connection:
+    async def _connection(self, method: str, request_id: str, send_by: float) -> Connection:
         while True:
             try:
-                connection = await self._link.get(deadline)
-                async with asyncio.timeout_at(deadline):
+                connection = await self._link.get(send_by)
+                async with asyncio.timeout_at(send_by):
                     await connection.ready()
             except ConnectError as error:
                 raise NotSent(method, request_id, f"not sent: {error}") from error
@@ -333,54 +321,29 @@ class VdsmClient:
             except OSError:
                 await asyncio.sleep(0)  # lost a moment ago: ask the link for the next one
                 continue
+            if asyncio.get_running_loop().time() >= send_by:
+                # Also after a pause of the whole process, in which no timer could run.
+                raise NotSent(method, request_id, "not sent: it was too late when its turn came")
             if connection.usable:
                 return connection
 
-    def _register(self, request_id: str, method: str, correlation_id: str | None) -> _Sent:
-        loop = asyncio.get_running_loop()
-        sent = _Sent(
-            request_id=request_id,
-            method=method,
-            correlation_id=correlation_id,
-            sent_at=loop.time(),
-            answer=loop.create_future(),
-            late=loop.create_future(),
-        )
-        self._sent[request_id] = sent
-        return sent
-
-    async def _answer(
-        self, sent: _Sent, connection: Connection, deadline: float, timeout: float
-    ) -> _Result:
-        now = asyncio.get_running_loop().time
+    async def _answer(self, request: Request, connection: Connection, times: _Times) -> Result:
         try:
             await asyncio.wait(
-                (sent.answer, connection.lost),
-                timeout=max(deadline - now(), 0),
+                (request.answer, connection.lost),
+                timeout=max(times.deadline - asyncio.get_running_loop().time(), 0),
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
-            del self._sent[sent.request_id]
-            if not sent.answer.done():  # cancelled callers included
-                self._overdue[sent.request_id] = sent
-                self._forget_old(now())
-        if sent.answer.done():
-            return _result(sent, sent.answer.result())
+            self._requests.stop_waiting(request)  # for cancelled callers too
+        if request.answer.done():
+            return request.result()
         if connection.lost.done():
             text = f"sent, not answered: {connection.lost.result()}"
-            raise Unknown(sent.method, sent.request_id, text, sent.late)
-        self._unanswered += 1
-        text = f"sent, not answered in {timeout:g} s by {self.address}"
-        raise Unknown(sent.method, sent.request_id, text, sent.late)
-
-    def _forget_old(self, now: float) -> None:
-        while self._overdue:
-            oldest = next(iter(self._overdue.values()))
-            too_old = now - oldest.sent_at > self.settings.late_age
-            if not too_old and len(self._overdue) <= self.settings.late_answers:
-                return
-            self._overdue.popitem(last=False)
-            oldest.late.cancel()
+        else:
+            self._unanswered += 1
+            text = f"sent, not answered in {times.timeout:g} s by {self.address}"
+        raise Unknown(request.method, request.request_id, text, request.late)
 
     def _take(self, frame: Frame) -> None:
         """One frame of the host; a ``FrameError`` from here ends the connection."""
@@ -390,7 +353,12 @@ class VdsmClient:
             self._log.warning("VDSM sent an ERROR frame", error=text)
         if frame.command != "MESSAGE":
             return
-        message = jsonrpc.message(frame.body)
+        try:
+            message = jsonrpc.message(frame.body)
+        except MalformedMessageError:
+            if frame.get("destination") != self._reply_to:
+                return  # meant for somebody else
+            raise
         if isinstance(message, jsonrpc.Event):
             return
         if message.request_id is None:
@@ -400,11 +368,7 @@ class VdsmClient:
         self._answered_at = asyncio.get_running_loop().time()
         self._unanswered = 0
         self._link.proved_alive()
-        if (sent := self._sent.get(message.request_id)) is not None:
-            if not sent.answer.done():
-                sent.answer.set_result(message)
-        elif (sent := self._overdue.pop(message.request_id, None)) is not None:
-            self._take_late(sent, message)
+        self._requests.settle(message)
 
     def _take_without_id(self, message: jsonrpc.Answer) -> None:
         """Somebody, perhaps not us, sent VDSM something that it could not parse."""
@@ -417,25 +381,6 @@ class VdsmClient:
                 count=self._without_id,
             )
 
-    def _take_late(self, sent: _Sent, message: jsonrpc.Answer) -> None:
-        answer: Answered[Json] | Refused
-        try:
-            answer = Answered(jsonrpc.value(_result(sent, message).text))
-        except Refused as refused:
-            answer = refused
-        except (Unknown, ValueError, RecursionError):
-            sent.late.cancel()
-            return
-        self._log.info("late answer", method=sent.method, request_id=sent.request_id)
-        sent.late.set_result(answer)
-        if self._on_late_answer is not None:
-            try:
-                self._on_late_answer(
-                    LateAnswer(sent.request_id, sent.method, sent.correlation_id, answer)
-                )
-            except Exception:
-                self._log.exception("on_late_answer failed", request_id=sent.request_id)
-
 
 async def outcome(call: Awaitable[T]) -> Outcome[T]:
     """Await a call of a :class:`VdsmClient` and return how it ended instead of raising."""
@@ -443,14 +388,3 @@ async def outcome(call: Awaitable[T]) -> Outcome[T]:
         return Answered(await call)
     except (Refused, Unknown, NotSent) as ended:
         return ended
-
-
-def _result(sent: _Sent, answer: jsonrpc.Answer) -> _Result:
-    if answer.code is not None:
-        raise refusal(sent.method, sent.request_id, answer.code, answer.message)
-    if answer.result is None:
-        raise BadAnswer(sent.method, sent.request_id, "the answer has neither result nor error")
-    try:
-        return _Result(sent.request_id, answer.result.decode())
-    except UnicodeDecodeError:
-        raise BadAnswer(sent.method, sent.request_id, "the answer is not UTF-8") from None

@@ -129,7 +129,9 @@ def _refusal(request_id: str | None, error: bytes) -> Answer:
         fields = value(error.decode())
     except (ValueError, RecursionError):
         return Answer(request_id)
-    code = fields.get("code") if isinstance(fields, dict) else None
+    if not isinstance(fields, dict):
+        return Answer(request_id)
+    code = fields.get("code")
     if not isinstance(code, int) or isinstance(code, bool):
         return Answer(request_id)
     return Answer(request_id, code=code, message=str(fields.get("message", ""))[:MESSAGE_LIMIT])

@@ -102,8 +102,9 @@ class Link:
         Raises :class:`ConnectError`. An attempt that is under way is not doubled but awaited.
         """
         self.start()
-        self.next_attempt_at = 0.0
-        self._hurry.set()
+        if self.connection is None:
+            self.next_attempt_at = 0.0
+            self._hurry.set()
         await self.get(asyncio.get_running_loop().time() + timeout)
 
     def proved_alive(self) -> None:

@@ -38,9 +38,24 @@ class Caller(Protocol):
         slow: bool = False,
         timeout: float | None = None,
         correlation_id: str | None = None,
+        send_by: float | None = None,
     ) -> T:
         """Call and read the answer with ``read``, whose ``ValueError`` means a bad answer."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How a creating verb is sent.
+
+    :param timeout: seconds until the call ends; None takes the client's ``slow_timeout``.
+    :param correlation_id: appears in VDSM's log, comes back in ``LateAnswer``.
+    :param send_by: the moment (``time.monotonic()``) after which it must not be sent any more.
+    """
+
+    timeout: float | None = None
+    correlation_id: str | None = None
+    send_by: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +186,13 @@ class Image:
         post_zero: bool = False,
         discard: bool = False,
         force: bool = False,
-        timeout: float | None = None,
-        correlation_id: str | None = None,
+        sending: Sending | None = None,
     ) -> str:
         """Start ``Image.delete`` on the SPM; returns VDSM's task id.
 
         :param post_zero: overwrite the data with zeros first.
         :param discard: tell the storage that the blocks are free.
         :param force: delete although templates or snapshots may depend on it.
-        :param correlation_id: appears in VDSM's log.
 
         Never repeat it after ``Unknown``: a second task would wait behind the first.
         """
@@ -191,7 +204,7 @@ class Image:
             "discard": discard,
             "force": _text(force),
         }
-        return await create_task(self.caller, "Image.delete", params, timeout, correlation_id)
+        return await create_task(self.caller, "Image.delete", params, sending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +228,7 @@ class Volume:
         source_image_id: str = NO_VOLUME,
         source_volume_id: str = NO_VOLUME,
         sequence: int = 1,
-        timeout: float | None = None,
-        correlation_id: str | None = None,
+        sending: Sending | None = None,
     ) -> str:
         """Start ``Volume.create`` on the SPM; returns VDSM's task id.
 
@@ -244,7 +256,7 @@ class Volume:
             "addBitmaps": False,
             "legal": True,
         }
-        return await create_task(self.caller, "Volume.create", params, timeout, correlation_id)
+        return await create_task(self.caller, "Volume.create", params, sending)
 
     async def copy(
         self,
@@ -263,8 +275,7 @@ class Volume:
         post_zero: bool = False,
         discard: bool = False,
         force: bool = False,
-        timeout: float | None = None,
-        correlation_id: str | None = None,
+        sending: Sending | None = None,
     ) -> str:
         """Start ``Volume.copy`` on the SPM; returns VDSM's task id.
 
@@ -287,7 +298,7 @@ class Volume:
             "discard": discard,
             "force": _text(force),
         }
-        return await create_task(self.caller, "Volume.copy", params, timeout, correlation_id)
+        return await create_task(self.caller, "Volume.copy", params, sending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,15 +349,18 @@ class Vm:
 
 
 async def create_task(
-    caller: Caller,
-    method: str,
-    params: Mapping[str, Json],
-    timeout: float | None = None,
-    correlation_id: str | None = None,
+    caller: Caller, method: str, params: Mapping[str, Json], sending: Sending | None = None
 ) -> str:
     """Call any verb that starts a task; returns VDSM's task id."""
+    sending = sending or Sending()
     return await caller.call_as(
-        results.task_id, method, params, slow=True, timeout=timeout, correlation_id=correlation_id
+        results.task_id,
+        method,
+        params,
+        slow=True,
+        timeout=sending.timeout,
+        correlation_id=sending.correlation_id,
+        send_by=sending.send_by,
     )
 
 
