@@ -338,12 +338,13 @@ class VdsmClient:
             self._requests.stop_waiting(request)  # for cancelled callers too
         if request.answer.done():
             return request.result()
-        if connection.lost.done():
-            text = f"sent, not answered: {connection.lost.result()}"
-        else:
+        reason = connection.lost.result() if connection.lost.done() else None
+        if reason is None:
             self._unanswered += 1
-            text = f"sent, not answered in {times.timeout:g} s by {self.address}"
-        raise Unknown(request.method, request.request_id, text, request.late)
+        text = str(reason or f"no answer in {times.timeout:g} s from {self.address}")
+        raise Unknown(
+            request.method, request.request_id, f"sent, but: {text}", request.late
+        ) from reason
 
     def _take(self, frame: Frame) -> None:
         """One frame of the host; a ``FrameError`` from here ends the connection."""

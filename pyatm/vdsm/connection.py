@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import uuid
 from dataclasses import dataclass, field
@@ -309,7 +310,7 @@ async def _tcp(address: Address) -> socket.socket:
     try:
         found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise HostUnreachable(f"{address}: {error}") from error
+        raise HostUnreachable(f"{address}: {error.strerror or error}") from error
     for family, kind, protocol, _, target in found:
         tcp = socket.socket(family, kind, protocol)
         try:
@@ -324,7 +325,8 @@ async def _tcp(address: Address) -> socket.socket:
             raise
         else:
             return tcp
-    raise HostUnreachable(f"{address}: {failure}") from failure
+    reason = os.strerror(failure.errno or 0) if failure else "the name has no address"
+    raise HostUnreachable(f"{address}: {reason}") from failure
 
 
 def _keep_alive(tcp: socket.socket) -> None:

@@ -118,6 +118,7 @@ class Answered(Generic[T]):
 class Unknown(CallError):
     """The request was sent and not answered: it may have been executed, or may yet be.
 
+    ``__cause__`` says why the connection was lost; without it, the deadline passed.
     A creating verb that ends so must not be repeated. The answer may still come, over this
     connection or the next: ask :attr:`answer` or wait with :meth:`wait`.
     """

@@ -63,7 +63,9 @@ def test_every_split_of_a_line_of_a_transcript_gives_the_same_frames(recording: 
         if event.kind not in ("client", "server"):
             continue
         whole, whole_error = decode(event.kind, event.data)
-        splits = [(event.data[:at], event.data[at:]) for at in range(1, len(event.data))]
+        splits: list[tuple[bytes, ...]] = [
+            (event.data[:at], event.data[at:]) for at in range(1, len(event.data))
+        ]
         splits.append(tuple(event.data[i : i + 1] for i in range(len(event.data))))
         for split in splits:
             items, error = decode(event.kind, *split)
