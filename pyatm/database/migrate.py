@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import psycopg
 import structlog
@@ -205,7 +205,7 @@ def _apply_pending(
         )
     now: list[str] = []
     for migration in migrations:
-        name = str(migration.id)
+        name = cast("str", migration.id)
         if name in before:
             continue
         try:
