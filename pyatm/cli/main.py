@@ -5,12 +5,15 @@ import os
 import sys
 from typing import Annotated, Final
 
+import psycopg
 import typer
 from rich.console import Console
 
 from pyatm import __version__
 from pyatm.cli.errors import EXIT_CONFIGURATION, EXIT_FAILURE, CommandError
+from pyatm.cli.output import log_to_stderr
 from pyatm.config import ConfigurationError
+from pyatm.database.errors import DatabaseError, DsnError
 
 GROUPS: Final = ("db",)
 """Modules of `pyatm.cli`; each has `register(app)`, which adds its commands."""
@@ -47,14 +50,21 @@ for _group in GROUPS:
 
 def main() -> None:
     """Run the program; the exit code is 0, 1 (failure), 2 (usage) or 78 (configuration)."""
+    log_to_stderr()
     try:
         app()
     except CommandError as error:
         _complain(str(error), error.fix)
         sys.exit(error.exit_code)
-    except ConfigurationError as error:
+    except (ConfigurationError, DsnError) as error:
         _complain(str(error), None)
         sys.exit(EXIT_CONFIGURATION)
+    except DatabaseError as error:
+        _complain(str(error), None)
+        sys.exit(EXIT_FAILURE)
+    except psycopg.Error as error:
+        _complain(_from_server(error), None)
+        sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -66,6 +76,14 @@ def main() -> None:
             raise
         _complain(f"{type(error).__name__}: {error}", "PYATM_TRACEBACK=1 shows where it happened")
         sys.exit(EXIT_FAILURE)
+
+
+def _from_server(error: psycopg.Error) -> str:
+    diag = error.diag
+    if diag.message_primary is None:
+        return f"the database cannot be reached: {str(error).strip()}"
+    parts = [f"{diag.message_primary} ({diag.sqlstate})", diag.message_detail, diag.message_hint]
+    return "\n       ".join(part for part in parts if part)
 
 
 def _complain(message: str, fix: str | None) -> None:

@@ -23,7 +23,6 @@ from pyatm.database.session import connect
 from pyatm.database.yoyo_backend import (
     SCHEMA,
     MigrationBackend,
-    applied_ids,
     apply_migration,
     migrations_in_order,
 )
@@ -128,17 +127,17 @@ def status(dsn: str, files: SqlFiles | None = None) -> MigrationStatus:
     with connect(dsn, application_name="pyatm status", autocommit=True) as session:
         version = session.info.parameter_status("server_version") or "?"
         row = session.execute(
-            "SELECT pg_catalog.to_regclass('atm_migration._yoyo_migration') IS NOT NULL"
+            "SELECT pg_catalog.to_regclass('atm_migration.applied_file') IS NOT NULL"
         ).fetchone()
         if row is None or not row[0]:
             return MigrationStatus(version.split()[0], (), tuple(names), (), (), False)
-        applied = applied_ids(session)
+        applied = _applied(session)
         return MigrationStatus(
             server_version=version.split()[0],
             applied=tuple(applied),
             pending=tuple(name for name in names if name not in applied),
             unknown=tuple(name for name in applied if name not in names),
-            edited=tuple(_edited(session, names)),
+            edited=tuple(_edited(applied, names)),
             files_loaded=loader.loaded_hash(session) == files.repeatable_hash(),
         )
 
@@ -192,13 +191,12 @@ def _apply_pending(
 ) -> list[str]:
     session = backend.session
     migrations = migrations_in_order(files.migrations)
-    backend.ensure_internal_schema_updated()
-    before = applied_ids(session)
+    before = _applied(session)
     if unknown := [name for name in before if name not in hashes]:
         raise MigrationError(
             f"the database was migrated by a newer pyatm ({', '.join(unknown)}); upgrade this one"
         )
-    if edited := _edited(session, hashes):
+    if edited := _edited(before, hashes):
         raise MigrationError(
             f"migration {', '.join(edited)} was edited after it had been applied to this database; "
             "restore the file and write the change as a new migration"
@@ -207,6 +205,7 @@ def _apply_pending(
     for migration in migrations:
         name = cast("str", migration.id)
         if name in before:
+            backend.adopt(migration)
             continue
         try:
             apply_migration(backend, migration)
@@ -217,11 +216,17 @@ def _apply_pending(
     return now
 
 
-def _edited(session: Session, hashes: Mapping[str, str]) -> list[str]:
+def _applied(session: Session) -> dict[str, str]:
+    """The content hashes of the applied migrations by id, in the order of their application."""
     rows: list[tuple[str, str]] = session.execute(
         "SELECT migration_id, sha256 FROM atm_migration.applied_file"
+        " ORDER BY applied_at, migration_id"
     ).fetchall()
-    return sorted(name for name, found in rows if hashes.get(name, found) != found)
+    return dict(rows)
+
+
+def _edited(applied: Mapping[str, str], hashes: Mapping[str, str]) -> list[str]:
+    return sorted(name for name, found in applied.items() if hashes.get(name, found) != found)
 
 
 def _lock(session: Session, lock_timeout: float) -> None:

@@ -57,6 +57,12 @@ class MigrationBackend(PostgresqlPsycopgBackend):
         """What goes into yoyo's log; the host's plain name, because asking DNS may take long."""
         return {**super().get_log_data(migration, operation), "hostname": socket.gethostname()}
 
+    def adopt(self, migration: Migration) -> None:
+        """Mark a migration that was applied by the script of `pyatm db dump-sql`."""
+        if not self.is_applied(migration):
+            with self.transaction():
+                self.mark_one(migration)
+
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:
         """Apply a migration and mark it in one transaction.
 
@@ -79,16 +85,6 @@ class MigrationBackend(PostgresqlPsycopgBackend):
             )
             if mark:
                 self.mark_one(migration, log=False)
-
-
-def applied_ids(session: psycopg.Connection[TupleRow]) -> list[str]:
-    """The ids of the applied migrations in the order of their application."""
-    return [
-        row[0]
-        for row in session.execute(
-            "SELECT migration_id FROM atm_migration._yoyo_migration ORDER BY applied_at_utc"
-        )
-    ]
 
 
 def migrations_in_order(directory: Path) -> list[Migration]:
