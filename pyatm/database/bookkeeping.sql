@@ -225,6 +225,11 @@ BEGIN
     LEFT JOIN atm_migration.loaded_object AS l USING (kind, identity)
     WHERE old.version IS NULL OR old.version <> o.version AND l.identity IS NOT NULL
     ON CONFLICT (kind, identity) DO UPDATE SET version = 'loaded';
+    -- Asked here, because all objects may have been dropped and made again in between.
+    SELECT coalesce(array_agg(l.identity ORDER BY l.identity), '{}') INTO gone_identities
+    FROM atm_migration.loaded_object AS l
+    LEFT JOIN atm_migration.object_before AS b USING (kind, identity)
+    WHERE b.version IS DISTINCT FROM 'loaded';
     DELETE FROM atm_migration.loaded_object;
     INSERT INTO atm_migration.loaded_object (kind, identity)
     SELECT b.kind, b.identity FROM atm_migration.object_before AS b WHERE b.version = 'loaded';

@@ -23,7 +23,12 @@ from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import parse_uri
 from yoyo.exceptions import BadMigration
-from yoyo.migrations import Migration, default_migration_table, topological_sort
+from yoyo.migrations import (
+    Migration,
+    default_migration_table,
+    read_sql_migration,
+    topological_sort,
+)
 
 from pyatm.database.errors import MigrationError
 
@@ -112,10 +117,5 @@ def apply_migration(backend: MigrationBackend, migration: Migration) -> None:
 
 def statements(path: Path) -> list[str]:
     """The statements of a migration file as yoyo splits them."""
-    migration = Migration(path.stem, str(path), str(path.parent))
-    migration.load()
-    found: list[str] = []
-    for step in migration.steps or []:
-        inner = getattr(step, "step", step)
-        found.append(str(inner._apply))
+    _, _, found = read_sql_migration(str(path))
     return found
