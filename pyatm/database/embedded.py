@@ -45,6 +45,7 @@ SOCKET_PORT: Final = 5432
 SOCKET_PATH_LIMIT: Final = 100
 """Bytes; the kernel's limit is 107 on Linux and 103 on macOS."""
 START_TIMEOUT: Final = 90.0
+STOP_TIMEOUT: Final = 60.0
 INITDB_TIMEOUT: Final = 120.0
 
 
@@ -157,6 +158,7 @@ class EmbeddedServer:
                 if not (self.data / "PG_VERSION").exists():
                     self._initialise()
                 self._make_directory(self.socket_directory)
+                self._await_end()
                 self._launch()
                 self._create_database()
 
@@ -186,13 +188,7 @@ class EmbeddedServer:
             raise EmbeddedServerError(
                 f"the server in {self.directory} belongs to another user"
             ) from None
-        deadline = time.monotonic() + START_TIMEOUT
-        while self.pid == pid and _exists(pid):
-            if time.monotonic() > deadline:
-                raise EmbeddedServerError(
-                    f"the server (process {pid}) does not stop; see {self.log}"
-                )
-            time.sleep(0.05)
+        self._await_end()
 
     def close(self) -> None:
         """Stop a private server and delete its directory if that was asked for."""
@@ -207,13 +203,26 @@ class EmbeddedServer:
         """Whether the server takes connections."""
         return self._answers()
 
+    def _await_end(self) -> None:
+        """Wait until the postmaster of the pid file, stopped or killed, has really ended."""
+        pid = self.pid
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while pid is not None and self.pid == pid and _exists(pid):
+            if time.monotonic() > deadline:
+                raise EmbeddedServerError(
+                    f"the server in {self.directory} (process {pid}) neither answers nor ends; "
+                    f"see {self.log}"
+                )
+            time.sleep(0.05)
+
     def _answers(self) -> bool:
         if self.pid is None or not self.socket_directory.is_dir():
             return False
         try:
             psycopg.connect(self.dsn("postgres"), connect_timeout=10, autocommit=True).close()
-        except psycopg.OperationalError:
-            return False
+        except psycopg.OperationalError as error:
+            # Its connections being used up does not mean that another server is needed.
+            return "too many clients" in str(error) or "connection slots" in str(error)
         return True
 
     def _pid_file(self) -> list[str] | None:
@@ -312,6 +321,15 @@ class EmbeddedServer:
         return command + [f"--{name}={value}" for name, value in settings.items()]
 
     def _launch(self) -> None:
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while (problem := self._try_launch()) is not None:
+            # The last children of a killed postmaster end a moment after it.
+            if "shared memory block" not in problem or time.monotonic() > deadline:
+                raise EmbeddedServerError(problem)
+            time.sleep(0.2)
+
+    def _try_launch(self) -> str | None:
+        """Start the server once; what went wrong, None when it is ready."""
         if self._supervisor is not None:
             # The server was killed from outside, and its supervisor has ended or is about to.
             with self._supervisor as supervisor:
@@ -338,7 +356,7 @@ class EmbeddedServer:
         if not answer.startswith("ready"):
             with supervisor:
                 pass
-            raise EmbeddedServerError(
+            return (
                 f"the embedded server does not start: {answer.removeprefix('failed ').strip()}; "
                 f"its log {self.log} ends with:\n{self._log_tail()}"
             )
@@ -347,6 +365,7 @@ class EmbeddedServer:
         else:
             with supervisor:
                 pass
+        return None
 
     def _log_tail(self) -> str:
         try:
@@ -397,17 +416,15 @@ def _free_port() -> int:
 
 def _may_enter(directory: Path, programs: Programs) -> bool:
     """Try it as the account: permissions of every directory above count too."""
-    try:
-        subprocess.run(
-            [programs.path("postgres"), "--version"],
-            stdout=subprocess.DEVNULL,
-            cwd=directory,
-            check=True,
-            **programs.account.switch(),
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return False
-    return True
+    done = subprocess.run(
+        # Changing into it is the shell's work: subprocess itself would do it while still root.
+        ["/bin/sh", "-c", 'cd "$1" && test -w .', "sh", str(directory)],
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        check=False,
+        **programs.account.switch(),
+    )
+    return done.returncode == 0
 
 
 def _exists(pid: int) -> bool:
