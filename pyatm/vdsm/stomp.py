@@ -107,6 +107,7 @@ class Decoder:
             self._error = error
         if self._error is not None:
             self._buffer.clear()
+            self._start = self._head = 0
             raise self._error
 
     def _next(self) -> Frame | HeartBeat | None:
@@ -115,7 +116,8 @@ class Decoder:
             return HEART_BEAT
         while self._length is None:
             end = self._search(b"\n")
-            if self._head + self._searched - self._start > self._limits.header_bytes:
+            head = self._head + self._searched - self._start
+            if self._command and head > self._limits.header_bytes:
                 raise errors.FrameTooLargeError(f"headers over {self._limits.header_bytes} bytes")
             if not self._command or end >= 0:
                 self._read_line(bytes(self._buffer[self._start : self._searched]), end >= 0)
