@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian lint format build clean
+.PHONY: help install demo test test-debian model lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -38,6 +38,9 @@ test: $(STAMP) ## all tests, in parallel, on the embedded PostgreSQL (or PYATM_T
 
 test-debian: $(STAMP) ## the SQL tests on Debian's PostgreSQL 15 with plpgsql_check
 	@bash tests/debian/run $(ARGS)
+
+model: $(STAMP) ## search the model of the protocol, the large worlds too (several minutes)
+	$(BIN)/python -m tests.model --large --walk 60 $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and pyright
 	$(BIN)/ruff check

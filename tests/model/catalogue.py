@@ -44,12 +44,8 @@ WORLDS = (
         refuse=True,
         faults=Faults(cancel=1, resolve=1, crash=1, answer=1),
     ),
-    Scenario(
-        "another tool", roots=(1,), strays=1, fail=False, faults=Faults(foreign=1, crash=1)
-    ),
-    Scenario(
-        "absence_polls is 2", roots=(1,), polls=2, faults=Faults(failover=1, crash=1)
-    ),
+    Scenario("another tool", roots=(1,), strays=1, fail=False, faults=Faults(foreign=1, crash=1)),
+    Scenario("absence_polls is 2", roots=(1,), polls=2, faults=Faults(failover=1, crash=1)),
     Scenario("primary lost", roots=(1,), faults=Faults(crash=1, commit=1, answer=1)),
 )
 
@@ -176,7 +172,12 @@ def broken_models() -> list[Broken]:
             LatePlan,
             READ_COMMITTED,
         ),
-        ("snapshot_before_list", "a report older than its listing", ReportSnapshot, REPEATABLE_READ),
+        (
+            "snapshot_before_list",
+            "a report older than its listing",
+            ReportSnapshot,
+            REPEATABLE_READ,
+        ),
     ]
     found = [
         Broken(name, meaning, kind(isolation, frozenset(name.split("+"))))

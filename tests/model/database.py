@@ -99,16 +99,13 @@ def fence(world: World, scenario: Scenario) -> World:
         if root.fenced or root.state in ("unplanned", "history"):
             continue
         gap = any(
-            task.root == number and not task.bound and task.outcome == ""
-            for task in world.tasks
+            task.root == number and not task.bound and task.outcome == "" for task in world.tasks
         )
         world = world.root(number, fenced=True, gap=gap or root.gap)
         for index, task in enumerate(world.tasks):
             if task.root != number:
                 continue
-            if task.state == "planned":
-                world = finish_task(world, index, "not_submitted", cleared=True)
-            elif task.state == "submitting" and "no_in_doubt" in scenario.flaws:
+            if task.state == "planned" or (task.state == "submitting" and "no_in_doubt" in scenario.flaws):
                 world = finish_task(world, index, "not_submitted", cleared=True)
             elif task.state == "submitting":
                 world = world.task(index, state="in_doubt", unreplicated=False)

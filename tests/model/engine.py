@@ -55,7 +55,9 @@ def announce_and_send(world: World, scenario: Scenario) -> Iterator[Step]:
         if task.state == "planned" and task.hand in ("", "sent"):
             if not root.fenced or "no_epoch_on_write" in flaws:
                 hand = task.hand or "told"
-                yield Step(f"submit t{index}", True, world.task(index, state="submitting", hand=hand))
+                yield Step(
+                    f"submit t{index}", True, world.task(index, state="submitting", hand=hand)
+                )
                 if world.faults.commit:
                     unsure = "told" if "sent_after_warning" in flaws else "late"
                     warned = world.task(index, state="submitting", hand=unsure, unreplicated=True)

@@ -65,8 +65,10 @@ class LastTwo(Small):
     def steps(self, state: Pair) -> Iterator[Step]:
         """The next statement of either."""
         for i in (0, 1):
-            yield from self.counting_rows(state, i) if "count_rows" in self.flaws else (
-                self.counting_down(state, i)
+            yield from (
+                self.counting_rows(state, i)
+                if "count_rows" in self.flaws
+                else (self.counting_down(state, i))
             )
 
     def put(self, state: Pair, i: int, **changes: object) -> Pair:

@@ -68,8 +68,7 @@ class Lifecycle:
     def at_rest(self, state: World) -> bool:
         """Every planned root is in the history and nothing of ours is left at VDSM."""
         return all(root.state in ("unplanned", "history") for root in state.roots) and not any(
-            task.create or (task.job not in ("", "gone") and task.root >= 0)
-            for task in state.tasks
+            task.create or (task.job not in ("", "gone") and task.root >= 0) for task in state.tasks
         )
 
     def violations(self, state: World) -> Iterator[str]:
@@ -102,9 +101,13 @@ class Lifecycle:
                 yield "3: out of the live tables, or called cleared, while VDSM has it"
             if task.wiped and task.state in ("submitting", "running"):
                 yield "3: cleared at VDSM before its command could see the end"
-            if task.root < 0 and task.wiped and not any(
-                other.outcome == "in_doubt" or other.resolved or other.state == "in_doubt"
-                for other in state.tasks
+            if (
+                task.root < 0
+                and task.wiped
+                and not any(
+                    other.outcome == "in_doubt" or other.resolved or other.state == "in_doubt"
+                    for other in state.tasks
+                )
             ):
                 yield "3: a task of another tool was cleared without any doubt about it"
 

@@ -121,7 +121,9 @@ def todos(world: World, scenario: Scenario) -> Iterator[Step]:
         if poller.lease == "stale" and "no_lease_on_report" not in scenario.flaws:
             yield Step(f"actions_refused p{p}", True, forget(world, p))
         else:
-            yield Step(f"report_actions p{p}", True, settle_roots(results(world, p, scenario), scenario))
+            yield Step(
+                f"report_actions p{p}", True, settle_roots(results(world, p, scenario), scenario)
+            )
 
 
 def told(world: World, p: int, index: int, todo: str) -> World:

@@ -220,6 +220,8 @@ def wander(
         if not model.at_rest(state):
             spent = time.monotonic() - started
             complaint = "fair steps did not lead to rest"
-            return Verdict(model.name, visited, deepest, spent, complaint, tuple(labels), False, fired)
+            return Verdict(
+                model.name, visited, deepest, spent, complaint, tuple(labels), False, fired
+            )
     spent = time.monotonic() - started
     return Verdict(model.name, visited, deepest, spent, complete=False, fired=fired)

@@ -138,7 +138,9 @@ class World(NamedTuple):
 
     def spend(self, fault: str) -> World:
         """The world with one fault less to come."""
-        return self._replace(faults=self.faults._replace(**{fault: getattr(self.faults, fault) - 1}))
+        return self._replace(
+            faults=self.faults._replace(**{fault: getattr(self.faults, fault) - 1})
+        )
 
     def view(self, poller: int, index: int, **changes: object) -> World:
         """The world with one poller's view of one task changed."""
