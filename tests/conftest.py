@@ -43,8 +43,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[CLEANUP].close()
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    return f"database server: {config.stash[CHOICE].words}"
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    # The workers of a parallel run were told their server and do not choose.
+    return [f"database server: {config.stash[CHOICE].words}"] if CHOICE in config.stash else []
 
 
 @pytest.hookimpl(optionalhook=True)
