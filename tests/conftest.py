@@ -1,6 +1,7 @@
 """One database server per run, one migrated template per run, one clone per test."""
 
 import fcntl
+import os
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import ExitStack
@@ -56,6 +57,13 @@ def pytest_configure_node(node: Any) -> None:
     node.config.stash[CLEANUP].callback(
         servers.administer, server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("PYATM_DEBIAN") != "1":
+        for item in items:
+            if "debian" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="runs in make test-debian"))
 
 
 def _server(config: pytest.Config) -> str:
