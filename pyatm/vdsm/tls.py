@@ -28,6 +28,7 @@ _CERTIFICATE_ALERTS = (
     "ALERT_BAD_CERTIFICATE",
     "ALERT_UNSUPPORTED_CERTIFICATE",
     "ALERT_UNKNOWN_CA",
+    "ALERT_DECRYPT_ERROR",  # a CA of the same name with another key
     "ALERT_ACCESS_DENIED",
     "ALERT_HANDSHAKE_FAILURE",
 )
@@ -39,15 +40,16 @@ class TlsFiles:
 
     :param ca: PEM file with the only CA (or CAs) that may have signed the host's certificate; the
         CAs of the system are not used.
-    :param certificate: PEM file with our certificate (and intermediate CAs).
-    :param key: PEM file with its key, without pass phrase.
+    :param certificate: PEM file with our certificate (and intermediate CAs). VDSM refuses a client
+        without one.
+    :param key: PEM file with its key, without pass phrase. None: in the certificate's file.
     :param check_host_name: compare the host name with the certificate. Off by default, because
         VDSM's certificates often carry another name than the address the host is reached by.
     """
 
     ca: Path
-    certificate: Path
-    key: Path
+    certificate: Path | None = None
+    key: Path | None = None
     check_host_name: bool = False
 
 
@@ -79,6 +81,8 @@ class TlsContext:
     def _read_stamps(self) -> tuple[tuple[int, int, int], ...]:
         stamps: list[tuple[int, int, int]] = []
         for path in (self._files.ca, self._files.certificate, self._files.key):
+            if path is None:
+                continue
             try:
                 status = path.stat()
             except OSError as error:
@@ -95,11 +99,14 @@ class TlsContext:
             context.load_verify_locations(cafile=files.ca)
         except (OSError, ssl.SSLError) as error:
             raise TlsFilesError(f"{files.ca}: no usable CA certificate: {error}") from None
+        if files.certificate is None:
+            return context
         try:
             # An empty pass phrase, so that an encrypted key fails instead of asking on a terminal.
             context.load_cert_chain(files.certificate, files.key, password="")
         except (OSError, ssl.SSLError) as error:
-            text = f"{files.certificate} and {files.key}: no usable certificate and key: {error}"
+            names = f"{files.certificate} and {files.key or 'its key'}"
+            text = f"{names}: no usable certificate and key: {error}"
             raise TlsFilesError(text) from None
         return context
 
@@ -129,4 +136,6 @@ def explain(error: Exception | None, tls_version: str | None, tls: bool) -> Conn
 def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason
+    if isinstance(error, ConnectionResetError):
+        return "the host closed the connection"
     return str(error) or type(error).__name__

@@ -255,9 +255,10 @@ plain_headers = st.dictionaries(plain.filter(lambda t: t != "content-length"), p
 def test_stompman_reads_what_we_write(kind: str, fields: dict[str, str], body: bytes) -> None:
     body = body if kind in WITH_BODY else b""
     data = encode(Frame(kind, tuple(fields.items()), body))
+    theirs: Any
     (theirs,) = FrameParser().parse_frames_from_chunk(data)
     assert type(theirs) is KINDS[kind]
-    read = dict(theirs.headers)
+    read: dict[str, Any] = dict(theirs.headers)
     assert int(read.pop("content-length", "0")) == len(body)
     assert read == fields
     assert getattr(theirs, "body", b"") == body
