@@ -12,7 +12,7 @@ ORDER_AFTER_RESTART          tasks read back from disk are listed in the order o
                              which differs from run to run in VDSM itself
 OVERFLOW                     which requests get error 1100 depends on how fast workers take the
                              first ones (the transcripts' README says so); their number may differ
-                             by the number of workers
+                             by the number of workers, and others then answer in another order
 SWAP                         answers recorded within 0.15 s of each other may change places:
                              eight threads write them
 BEATS                        the number of heart-beats of a connection may differ by what the
@@ -65,9 +65,12 @@ class Ids:
             for key, value in recorded.items():
                 other = simulated.get(self._ours.get(key, key))
                 self.learn(value, other)
-        elif isinstance(recorded, str) and isinstance(simulated, str) and recorded != simulated:
-            if self._is_new(recorded, True) and self._is_new(simulated, False):
-                self._pair(recorded, simulated)
+        elif (
+            recorded != simulated
+            and self._is_new(recorded, True)
+            and self._is_new(simulated, False)
+        ):
+            self._pair(recorded, simulated)
 
     def _is_new(self, text: Any, recorded: bool) -> bool:
         known = self._ours if recorded else self._theirs

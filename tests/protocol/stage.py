@@ -34,6 +34,7 @@ class Stage:
     message_of: Callable[[str, int], str | None]
     simulator: Simulator | None = None
     slow: float = 0.0
+    spm: bool = False
     killed: bool = False
     ignored: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class Stage:
         elif pools:
             self.settings["pools"] = tuple(pools)
         if re.search(rf"\bis (?:the )?SPM\b.*{UUID}|{UUID}.*\bis (?:the )?SPM\b", words):
-            self.settings["spm"] = True
+            self.spm = True
         if not await self._perform(words) and not pools and "pools" not in self.settings:
             self.ignored.append(words)
 
@@ -64,6 +65,10 @@ class Stage:
             )
         )
         await self.simulator.start()
+        if self.spm:
+            # Only now: a VDSM that is started again is not SPM.
+            for pool_id in self.settings["pools"]:
+                await self.do("become_spm", pool_id=pool_id)
         for operation, fields in self.early:
             await self.do(operation, **fields)
 
