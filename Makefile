@@ -4,13 +4,14 @@
 PYTHON ?= python3
 JOBS   ?= 2
 ARGS   ?=
+MINUTES ?= 10
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian model lint format build clean
+.PHONY: help install demo test test-debian model soak lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -41,6 +42,9 @@ test-debian: $(STAMP) ## the SQL tests on Debian's PostgreSQL 15 with plpgsql_ch
 
 model: $(STAMP) ## search the model of the protocol, the large worlds too (several minutes)
 	$(BIN)/python -m tests.model --large --walk 60 $(ARGS)
+
+soak: $(STAMP) ## the VDSM client under random faults for MINUTES=10
+	PYATM_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/pytest -p no:randomly -s tests/protocol/test_soak.py $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and pyright
 	$(BIN)/ruff check
