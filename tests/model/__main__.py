@@ -51,7 +51,9 @@ def line(verdict: Verdict) -> None:
         flush=True,
     )
     if verdict.trace:
-        print("    " + " > ".join(verdict.trace))
+        shown = verdict.trace[:120]
+        more = len(verdict.trace) - len(shown)
+        print("    " + " > ".join(shown) + (f" > ({more} more)" if more else ""))
 
 
 if __name__ == "__main__":

@@ -105,7 +105,9 @@ def fence(world: World, scenario: Scenario) -> World:
         for index, task in enumerate(world.tasks):
             if task.root != number:
                 continue
-            if task.state == "planned" or (task.state == "submitting" and "no_in_doubt" in scenario.flaws):
+            if task.state == "planned" or (
+                task.state == "submitting" and "no_in_doubt" in scenario.flaws
+            ):
                 world = finish_task(world, index, "not_submitted", cleared=True)
             elif task.state == "submitting":
                 world = world.task(index, state="in_doubt", unreplicated=False)
@@ -127,6 +129,10 @@ def apply_report(world: World, p: int, scenario: Scenario) -> World:
     """report_poll: apply one listing, reconcile, write the to-do list into the poller's hands."""
     flaws = scenario.flaws
     poller = world.pollers[p]
+    # A commit that was replicated has replicated every commit before it.
+    for index, task in enumerate(world.tasks):
+        if task.unreplicated:
+            world = world.task(index, unreplicated=False)
     carried = world.aged and poller.lver != world.lver
     if poller.lver != world.lver:
         world = world._replace(lver=poller.lver, aged=False)

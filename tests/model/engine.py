@@ -115,16 +115,15 @@ def answers(world: World, scenario: Scenario) -> Iterator[Step]:
                 yield Step(f"fail t{index}", True, settle_roots(after, scenario))
             elif task.state != "planned":
                 yield Step(f"fail_refused t{index}", True, world.task(index, hand=""))
-        if task.hand in ("sent", "deaf", "late") and task.state == "submitting":
-            if accepted:
-                hand = task.hand if task.hand != "deaf" else ""
-                after = world.task(index, state="in_doubt", hand=hand, unreplicated=False)
-                yield Step(f"doubt t{index}", True, after)
+        unanswered = task.hand in ("sent", "deaf", "late")
+        if unanswered and accepted and task.state == "submitting":
+            hand = task.hand if task.hand != "deaf" else ""
+            after = world.task(index, state="in_doubt", hand=hand, unreplicated=False)
+            yield Step(f"doubt t{index}", True, after)
         waits = ("submitting", "in_doubt") if task.hand == "sent" else ("submitting",)
-        if task.hand in ("sent", "deaf", "late") and task.state not in waits and not task.job:
-            if not (task.hand == "late" and "send_after_window" in scenario.flaws):
-                yield Step(f"give_up t{index}", True, world.task(index, hand=""))
-        if task.hand == "deaf" and task.state not in waits and task.job:
+        stubborn = task.hand == "late" and "send_after_window" in scenario.flaws
+        hopeless = task.hand == "deaf" or not task.job
+        if unanswered and task.state not in waits and hopeless and not stubborn:
             yield Step(f"give_up t{index}", True, world.task(index, hand=""))
 
 

@@ -75,6 +75,6 @@ class LatePlan(Small):
             yield Step("recover", True, state._replace(start="recovered", root=root))
         elif state.start == "recovered":
             yield Step("commit_start", True, state._replace(start="done", epoch=2))
-        elif state.start == "done" and state.root == "live":
-            if "claim_does_not_recover" not in self.flaws:
-                yield Step("claim", True, state._replace(root="recovered"))
+        slipped = state.start == "done" and state.root == "live"
+        if slipped and "claim_does_not_recover" not in self.flaws:
+            yield Step("claim", True, state._replace(root="recovered"))

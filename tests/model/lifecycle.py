@@ -92,9 +92,11 @@ class Lifecycle:
                 yield "4: the entity is free while VDSM works on it"
             if works and can_compensate(state, number, self.scenario):
                 yield "6: compensation may start while VDSM works or will work"
-            if over and root.disposition == "revert":
-                if any(task.outcome == "succeeded" and task.job in ("ok", "undo") for task in own):
-                    yield "6: the root ended before VDSM had reverted its task"
+            unreverted = any(
+                task.outcome == "succeeded" and task.job in ("ok", "undo") for task in own
+            )
+            if over and root.disposition == "revert" and unreverted:
+                yield "6: the root ended before VDSM had reverted its task"
         for task in state.tasks:
             at_vdsm = task.job in ("run", "ok", "undo", "back")
             if task.bound and at_vdsm and (task.cleared or task.state == "history"):
@@ -114,9 +116,9 @@ class Lifecycle:
     def regressions(self, before: World, after: World) -> Iterator[str]:
         """What one step must never do."""
         for was, now in zip(before.pollers, after.pollers, strict=True):
-            if was.lease == now.lease == "stale" and was.poll == "listed" and not now.poll:
-                if not was.outdated:
-                    yield "5: a report under a lost lease was accepted"
+            reported = was.poll == "listed" and not now.poll and not was.outdated
+            if reported and was.lease == now.lease == "stale":
+                yield "5: a report under a lost lease was accepted"
         for was, now in zip(before.roots, after.roots, strict=True):
             if was.fenced and now.effects > was.effects and was.holder == OLD:
                 yield "5: an engine of an older epoch finished a command"
@@ -126,6 +128,6 @@ class Lifecycle:
             if old.bound and not new.bound:
                 yield "1: a binding was undone"
             live = new.state in ("running", "done") and old.bound
-            if live and old.seen in OVER and new.seen == "run":
-                if before.roots[old.root].state != "reverting":
-                    yield "5: an older listing overwrote a newer one"
+            backwards = live and old.seen in OVER and new.seen == "run"
+            if backwards and before.roots[old.root].state != "reverting":
+                yield "5: an older listing overwrote a newer one"

@@ -102,7 +102,8 @@ def listed(world: World, p: int, scenario: Scenario) -> World:
     if world.vdsm.up:
         for index, task in enumerate(world.tasks):
             if task.job not in ("", "gone") and not task.hidden:
-                said = {"undo": "run", "ghost": "ok"}.get(task.job, task.job)
+                ghost = "ok" if task.executed else "back"
+                said = {"undo": "run", "ghost": ghost}.get(task.job, task.job)
                 after = after.view(p, index, listed=said)
     return after
 
@@ -139,7 +140,8 @@ def told(world: World, p: int, index: int, todo: str) -> World:
     if todo == "revert":
         if task.job == "ok":
             return after.task(index, job="undo")
-        return after.view(p, index, did="yes") if task.job == "back" else after
+        ended = task.job in ("back", "ghost")
+        return after.view(p, index, did="yes") if ended else after
     if task.job in ("ok", "back", "ghost"):
         return after.task(index, job="gone", wiped=True).view(p, index, did="yes")
     return after

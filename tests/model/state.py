@@ -45,7 +45,7 @@ class Task(NamedTuple):
     # The memory of its engine: told (announced), late (window over), sent, deaf (the answer will
     # never come), no (refused).
     hand: str = ""
-    # VDSM: a create verb that waits for a lock, the job, whether the list lacks it after a failover.
+    # VDSM: a create verb that waits for a lock, the job, whether the list lacks it for now.
     create: bool = False
     job: str = ""  # run, ok, undo (rolling back), back, gone, ghost
     hidden: bool = False

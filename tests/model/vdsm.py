@@ -86,7 +86,8 @@ def time(world: World, scenario: Scenario) -> Iterator[Step]:
         doubtful = task.state == "in_doubt" or (
             task.resolved and not task.bound and not task.cleared
         )
-        if (doubtful and (not task.create or "settle_from_announce" in flaws)) or (task.state == "submitting" and "settle_from_announce" in flaws):
+        early = "settle_from_announce" in flaws
+        if (doubtful and (early or not task.create)) or (early and task.state == "submitting"):
             yield Step(f"settle_time_passes t{index}", True, world.task(index, settled=True))
 
 
