@@ -37,9 +37,7 @@ class KeyPair:
                 serialization.NoEncryption(),
             )
         )
-        (directory / f"{name}-cert.pem").write_bytes(
-            self.certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        write_certificate(self.certificate, directory / f"{name}-cert.pem")
 
 
 def generate_ca(directory: Path) -> None:
@@ -50,11 +48,14 @@ def generate_ca(directory: Path) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     authority = make_authority("pyatm test CA")
-    (directory / "ca.pem").write_bytes(
-        authority.certificate.public_bytes(serialization.Encoding.PEM)
-    )
+    write_certificate(authority.certificate, directory / "ca.pem")
     make_certificate(authority, "127.0.0.1", server=True).write(directory, "server")
     make_certificate(authority, "pyatm", server=False).write(directory, "client")
+
+
+def write_certificate(certificate: x509.Certificate, path: Path) -> None:
+    """Write a certificate as PEM."""
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def make_authority(name: str) -> KeyPair:
