@@ -16,7 +16,7 @@ from pyatm.cli.errors import EXIT_USAGE, CommandError
 from pyatm.simulator.plans import JobPlan
 from pyatm.simulator.server import Simulator
 from pyatm.simulator.settings import SimulatorSettings
-from pyatm.simulator.storage import Existence
+from pyatm.simulator.storage import Existence, is_uuid
 
 
 def register(app: typer.Typer) -> None:
@@ -80,6 +80,12 @@ def vdsm_sim(
         raise CommandError(
             "--generate-ca needs a directory", fix="add --tls-dir DIR", exit_code=EXIT_USAGE
         )
+    for option, given in (("--pool", pool), ("--vm", vm)):
+        for value in given or ():
+            if not is_uuid(value):
+                raise CommandError(
+                    f"{option} cannot be {value!r}", fix="give a uuid", exit_code=EXIT_USAGE
+                )
     if tls_dir is not None and generate_ca and not (tls_dir / "ca.pem").exists():
         # Imported only here: it costs a noticeable part of the program's start.
         from pyatm.simulator.ca import generate_ca as make_ca

@@ -108,10 +108,6 @@ def refuse_missing(
     verb: str, pool_id: str, params: Mapping[str, Any], contents: DiskContents
 ) -> None:
     """Raise what the storage layer answers when something that ``verb`` needs does not exist."""
-    for name in ("storagedomainID", "dstSdUUID"):
-        domain_id = params.get(name)
-        if domain_id is not None and not contents.domain_exists(domain_id):
-            raise errors.domain_unknown(domain_id)
     domain_id, image_id = params["storagedomainID"], params["imageID"]
     if verb == "deleteImage":
         if not contents.image_exists(pool_id, domain_id, image_id):

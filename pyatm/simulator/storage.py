@@ -8,6 +8,7 @@ in ``<domain>/removed/``, so that removing it twice is refused also after a rest
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,8 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
 REMOVING: Final = "_remove_me_"
 MASTER: Final = "mastersd"
+
+
+def is_uuid(value: object) -> bool:
+    """Whether ``value`` is the text of a uuid; ids from the wire may be anything."""
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 class Existence(StrEnum):
@@ -83,8 +91,9 @@ class DiskContents:
         """Ids of the images and volumes of a pool that were removed and not made again."""
         return {path.name for path in (self.directory / pool_id).glob("*/removed/*")}
 
-    def domain_exists(self, domain_id: str) -> bool:
-        return domain_id not in self.missing
+    def domain_exists(self, domain_id: object) -> bool:
+        """Every domain does that was not declared missing and whose id is a uuid."""
+        return is_uuid(domain_id) and domain_id not in self.missing
 
     def image_exists(self, pool_id: str, domain_id: str, image_id: str) -> bool:
         """True also while its removal has begun: a second removal ends what the first left."""

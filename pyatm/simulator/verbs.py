@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from pyatm.simulator.jobs import job_for, refuse_missing
 from pyatm.simulator.locks import LockRequest, ResourceLocks
 from pyatm.simulator.plans import JobPlan
 from pyatm.simulator.spm import ConnectedPool, Role, SpmRoles
+from pyatm.simulator.storage import is_uuid
 from pyatm.simulator.task import HSM_TAG, SPM_TAG, TaskSpec
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pyatm.simulator.faults import Faults
     from pyatm.simulator.storage import DiskContents
     from pyatm.simulator.task_manager import TaskManager
-
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 Params = Mapping[str, Any]
 
@@ -157,7 +155,7 @@ async def _task_clear(call: Call) -> bool:
 def _check_uuids(params: Params, names: Mapping[str, str]) -> None:
     for wire, name in names.items():
         value = params.get(wire)
-        if not isinstance(value, str) or _UUID.fullmatch(value) is None:
+        if not is_uuid(value):
             raise errors.invalid_parameter(name, value)
 
 
@@ -169,6 +167,9 @@ async def _create(
     pool = host.spm.connected(params["storagepoolID"])
     _check_uuids(params, uuids)
     host.spm.require(pool)
+    for name in ("storagedomainID", "dstSdUUID"):
+        if name in params and not host.contents.domain_exists(params[name]):
+            raise errors.domain_unknown(params[name])
     wanted = tuple(locks())
     await host.locks.acquire(wanted)
     try:
@@ -271,6 +272,7 @@ async def _spm_status(call: Call) -> dict[str, Any]:
 
 
 async def _pool_connect(call: Call) -> bool:
+    _check_uuids(call.params, {"storagepoolID": "spUUID"})
     call.host.spm.connect(call.params["storagepoolID"])
     return True
 

@@ -262,3 +262,9 @@ async def test_a_port_in_use_is_a_clear_error_without_traceback(tmp_path: Path) 
         first.pause()
         first.resume()
         os.kill(first.pid, signal.SIGTERM)
+
+
+async def test_a_pool_on_the_command_line_that_is_not_a_uuid_is_named(tmp_path: Path) -> None:
+    process = SimulatorProcess(tmp_path, pools=("../pool",))
+    with pytest.raises(SimulatorProcessError, match=r"--pool .*'../pool'.*\n.*uuid"):
+        process.start()

@@ -272,3 +272,25 @@ async def test_an_expired_client_certificate_is_refused(tmp_path: Path) -> None:
         context.load_cert_chain(own / "client-cert.pem", own / "client-key.pem")
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await RawClient.connect(simulator.port, tls=context)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "", "a/b", "x\0y", 5])
+async def test_an_id_that_is_not_a_uuid_never_becomes_a_path(
+    simulator: Simulator, name: Any
+) -> None:
+    client = await RawClient.ready(simulator.port)
+    for method, params in (
+        ("Volume.create", {**creation(), "storagedomainID": name}),
+        ("Image.delete", {**deletion(), "storagedomainID": name}),
+        ("Image.delete", {**deletion(), "imageID": name}),
+        ("Volume.create", {**creation(), "volumeID": name}),
+        ("StoragePool.connect", {"storagepoolID": name, "hostID": 1, "scsiKey": ""}),
+    ):
+        with pytest.raises(FaultError) as caught:
+            await client.call(method, **params)
+        assert caught.value.code in (358, 1000)
+    assert await client.statuses() == {}
+    assert {path.name for path in simulator.settings.directory.iterdir()} == {
+        POOL,
+        "execution-log.jsonl",
+    }
