@@ -102,7 +102,8 @@ class Link:
         Raises :class:`ConnectError`. An attempt that is under way is not doubled but awaited.
         """
         self.start()
-        if self.connection is None:
+        # A connection whose end has been noticed, but not yet by _keep, is as good as none.
+        if self.connection is None or not self.connection.usable:
             self.next_attempt_at = 0.0
             self._hurry.set()
         await self.get(asyncio.get_running_loop().time() + timeout)
@@ -127,11 +128,14 @@ class Link:
             try:
                 await self._once()
             except ConnectError as error:
+                self._hurry.clear()  # who asked meanwhile gets the outcome of this attempt
                 self._attempt_failed(error)
             except Exception as error:
                 # A defect of ours must not silence this host for ever.
                 self._log.exception("defect in the VDSM client")
                 self._attempt_failed(ConnectError(f"{self._address}: {error!r}"))
+            if self._hurry.is_set():  # asked for while the last one ended
+                continue
             pause = self._backoff.pause(self.failures)
             self.next_attempt_at = loop.time() + pause
             with suppress(TimeoutError):

@@ -9,6 +9,7 @@ Meant deviations, because our client never does what some recorded clients did:
 * it offers STOMP 1.2 only, so after an ERROR in answer to CONNECT it gives the connection up;
 * it always sends CONNECT: where the recording has none, a CONNECTED with ``0,0`` is played;
 * it sends a request only after CONNECTED, which is therefore played before the first request;
+* it gives every request an id of its own: requests that share one are left out;
 * it never sends broken frames, requests without id or reply destination, unusual versions or
   batches: such lines are left out, what the server said after them is played all the same.
 """
@@ -122,7 +123,8 @@ class Replay:
         if event.conn == 0:
             return
         if event.kind == "control":
-            await self._refused()
+            if b"refused" in event.data and not self.recording.of(event.conn, "client", "server"):
+                await self._refused()
             return
         link = self.links.get(event.conn) or await self._open(event.conn)
         if event.kind == "server":
@@ -220,10 +222,11 @@ class Replay:
             private, _, _ = subscriptions(self.recording, event.conn)
             if not any(private and private.encode() in e.data for e in later):
                 await link.client.close()
-        elif "RST" in event.note:
-            link.peer.reset()
-        else:
-            link.peer.close()
+            return
+        link.peer.reset() if "RST" in event.note else link.peer.close()
+        async with asyncio.timeout(PATIENCE):
+            while link.client.state.connected:
+                await asyncio.sleep(0)
 
     async def _check(self, call: Call) -> None:
         said = call.said
@@ -335,7 +338,9 @@ def understand(recording: Recording, event: Event) -> Said | None:
         return None
     if not (frame.get("destination") or "").startswith("jms.topic.vdsm"):
         return None
-    answer, answered_on = answer_to(recording, event, body["id"])
+    if sum(json.dumps(body["id"]).encode() in e.data for e in recording.events if asks(e)) > 1:
+        return None
+    answer, answered_on = answer_to(recording, event, body["id"], private)
     correlation_id = frame.get("ovirtCorrelationId")
     waited = ended_at(recording, event.conn) - event.t
     return Said(
@@ -343,12 +348,20 @@ def understand(recording: Recording, event: Event) -> Said | None:
     )
 
 
-def answer_to(recording: Recording, event: Event, request_id: str) -> tuple[dict | None, int]:
+def asks(event: Event) -> bool:
+    return event.kind == "client" and event.data.startswith(b"SEND")
+
+
+def answer_to(
+    recording: Recording, event: Event, request_id: str, destination: str
+) -> tuple[dict | None, int]:
     for later in recording.events:
         if later.kind != "server" or later.line < event.line:
             continue
         frame = first_frame(later.data)
         if frame is None or frame.command != "MESSAGE":
+            continue
+        if frame.get("destination") != destination:
             continue
         body = json.loads(frame.body)
         if isinstance(body, dict) and body.get("id") == request_id:

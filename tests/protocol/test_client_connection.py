@@ -20,6 +20,7 @@ from pyatm.vdsm import (
     ConnectionSettings,
     ConnectTimeout,
     HostUnreachable,
+    NotSent,
     PeerSilent,
     ProtocolViolation,
     Unknown,
@@ -120,14 +121,18 @@ async def test_attempts_are_made_one_at_a_time_however_many_ask(vdsm: ScriptedVd
             call.cancel()
 
 
-async def test_a_pause_ends_at_once_when_the_caller_asks(vdsm: ScriptedVdsm) -> None:
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_pause_ends_at_once_when_the_caller_asks(vdsm: ScriptedVdsm, turns: int) -> None:
+    """Also when asked in the very moment of the loss: ``turns`` of the event loop after it."""
     async with VdsmClient(vdsm.address, settings=CALM) as client:  # pauses of an hour
         peer = await vdsm.welcome()
         await client.connect()
         peer.close()
         async with asyncio.timeout(PATIENCE):
             while client.state.connected:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         again = asyncio.create_task(client.connect())
         await vdsm.welcome()
         await again
@@ -339,6 +344,21 @@ def _write_all(descriptor: int, data: bytes) -> None:
             view = view[os.write(descriptor, view[: 1 << 20]) :]
     finally:
         os.close(descriptor)
+
+
+async def test_a_host_that_does_not_read_gets_no_more_than_a_buffer_full(
+    vdsm: ScriptedVdsm,
+) -> None:
+    async with VdsmClient(vdsm.address, settings=CALM) as client:
+        peer = await vdsm.welcome()
+        await client.connect()
+        reading: asyncio.ReadTransport = peer.reader._transport  # type: ignore[attr-defined]
+        reading.pause_reading()
+        padding = {"padding": "x" * 1_000_000}
+        ended = [await outcome(client.call("X.y", padding, timeout=0.05)) for _ in range(60)]
+        assert isinstance(ended[0], Unknown)
+        assert isinstance(ended[-1], NotSent)
+        assert "does not read" in str(ended[-1])
 
 
 @pytest.mark.parametrize("end", ["close", "cancel", "refused", "silent"])
