@@ -101,6 +101,7 @@ class Replay:
     piece: int | None
     tasks: list[str] = field(default_factory=list)
     statuses: dict[str, TaskStatus] = field(default_factory=dict)
+    ids: dict[bytes, bytes] = field(default_factory=dict)  # of requests: recorded, our client's
     checked: int = 0
     left_out: int = 0  # answered requests on connections that our client gave up after ERROR
     links: dict[int, Link] = field(default_factory=dict)
@@ -169,7 +170,7 @@ class Replay:
         frame = first_frame(event.data)
         if frame is not None and frame.command == "CONNECTED" and link.connected:
             return  # played early
-        await link.peer.write(replaced(event.data, link.ids), self.piece)
+        await link.peer.write(replaced(event.data, link.ids | self.ids), self.piece)
         if link.connected or frame is None:
             return
         error = await link.connecting
@@ -201,7 +202,7 @@ class Replay:
         assert asked.params == said.params
         assert asked.frame.get("ovirtCorrelationId") == said.correlation_id
         # Ids are exchanged as JSON texts, quotes included, so that no other text is hit.
-        link.ids[json.dumps(said.id).encode()] = json.dumps(asked.id).encode()
+        self.ids[json.dumps(said.id).encode()] = json.dumps(asked.id).encode()
         call = Call(said, task)
         link.calls.append(call)
         self.calls.append(call)
