@@ -213,11 +213,14 @@ class Replay:
             error = await link.connecting
             assert isinstance(error, ConnectError), error
             return
+        for call in self.calls:
+            if call.said.answered_on == event.conn:  # TCP is on its way
+                await asyncio.wait((call.task,), timeout=PATIENCE)
+                if call.task.done() and isinstance(ended := call.task.result(), Unknown):
+                    await ended.wait(PATIENCE)
         for call in link.calls:
-            if call.said.answer is not None and call.said.answered_on == event.conn:
-                await asyncio.wait((call.task,), timeout=PATIENCE)  # TCP is on its way
-            elif call.said.waited > 1 and call.said.answer is None:
-                await asyncio.wait((call.task,), timeout=PATIENCE)  # its deadline
+            if call.said.waited > 1 and call.said.answer is None:  # its deadline
+                await asyncio.wait((call.task,), timeout=PATIENCE)
         if event.kind == "close-by-client":
             later = [e for e in self.recording.events if e.line > event.line]
             private, _, _ = subscriptions(self.recording, event.conn)
