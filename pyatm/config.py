@@ -50,7 +50,7 @@ class PollerSettings(Section):
     """`[poller]`: the daemon that polls VDSM. Times are in seconds."""
 
     name: str | None = Field(default=None, min_length=1, max_length=200)
-    """Unique per process; left out, the host name and the process id make one."""
+    """Unique per process; left out, one is made of host name, process id and a random part."""
     max_pools: int = Field(default=200, ge=1, le=100_000)
     """Storage pools that this poller takes at most."""
     lease: float = Field(default=30.0, ge=3, le=3600)
@@ -59,6 +59,10 @@ class PollerSettings(Section):
     """Between two polls of a pool in which something is about to change."""
     poll_interval_max: float = Field(default=10.0, gt=0, le=3600)
     """Between two polls of a pool in which nothing moves."""
+    idle_interval: float = Field(default=60.0, gt=0, le=86400)
+    """Between two checks of a pool that has no task at all."""
+    rescan_interval: float = Field(default=5.0, gt=0, le=3600)
+    """Between two looks for pools and work in the database when no NOTIFY comes."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """Requests to VDSM in flight at most, over all pools."""
     metrics_address: str = "127.0.0.1"

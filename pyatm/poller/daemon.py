@@ -1,0 +1,304 @@
+"""The poller: takes pools by lease, runs one loop for each, and gives them up at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import structlog
+
+from pyatm.database.session import aconnect
+from pyatm.poller.database import PollerDatabase
+from pyatm.poller.metrics import Metrics
+from pyatm.poller.pool_loop import PoolLoop, Services
+from pyatm.poller.service_manager import ServiceManager
+from pyatm.vdsm import ClientSettings, ConnectionSettings, TlsFiles, VdsmClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyatm.config import Settings, VdsmSettings
+    from pyatm.poller.database import LeasedPool
+    from pyatm.vdsm import Address
+
+CHANNEL: Final = "atm_work"
+_LONGEST_PAUSE: Final = 10.0
+_RELEASE_TIMEOUT: Final = 5.0
+_LISTEN_CHECK: Final = 30.0
+
+
+class SchemaMissingError(Exception):
+    """The database has no schema of pyatm, or this user may not use it."""
+
+
+@dataclass(slots=True)
+class _Running:
+    loop: PoolLoop
+    task: asyncio.Task[None]
+
+
+class Poller:
+    """One poller process.
+
+    :param settings: checked settings; :meth:`reload` replaces them.
+    :param name: unique per process.
+    :param dsn: for the calls; :param listen_dsn: for LISTEN, never through a pooler.
+    :param ready: called once, after schema check, LISTEN and the first look for pools.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str,
+        dsn: str,
+        listen_dsn: str,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settings, self.name, self.metrics = settings, name, Metrics()
+        self._dsn, self._listen_dsn, self._ready = dsn, listen_dsn, ready
+        self._manager = ServiceManager()
+        self._running: dict[str, _Running] = {}
+        self._work = asyncio.Event()
+        self._listening = asyncio.Event()
+        self._scan_by = time.monotonic() + 300.0
+        self._scanned = False
+        self._log = structlog.get_logger(__name__).bind(poller=name)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then give the pools up.
+
+        Raises ``SchemaMissingError``; a database that cannot be reached is waited for.
+        """
+        async with PollerDatabase(self._dsn) as database:
+            if not await self._check_schema(database, stop):
+                return
+            services = Services(
+                database,
+                lambda: self.settings.poller,
+                asyncio.Semaphore(self.settings.poller.concurrency),
+                lambda address: client_for(address, self.settings),
+                self.metrics,
+            )
+            tasks = [
+                asyncio.create_task(self._listen()),
+                asyncio.create_task(self._scan(services)),
+                asyncio.create_task(self._feed_watchdog()),
+            ]
+            stopped = asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._manager.stopping()
+                stopped.cancel()
+                for task in tasks:
+                    task.cancel()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
+                await self._release(database)
+            for result in ended:
+                if isinstance(result, Exception):
+                    raise result
+
+    def reload(self, settings: Settings) -> None:
+        """Use other settings from now on; connections to VDSM take theirs when they are made."""
+        self._manager.reloading()
+        self.settings = settings
+        self._log.info("settings reloaded")
+        for running in self._running.values():
+            running.loop.hurry()
+        self._work.set()
+        self._manager.ready(self._status())
+
+    def reload_failed(self, error: Exception) -> None:
+        """The settings could not be read again; the former ones stay."""
+        self._log.error("settings not reloaded", error=str(error))
+
+    async def _check_schema(self, database: PollerDatabase, stop: asyncio.Event) -> bool:
+        """Wait for the database; False when told to stop meanwhile."""
+        pause = 0.2
+        while not stop.is_set():
+            try:
+                version = await database.version()
+            except psycopg.OperationalError as error:
+                problem = str(error).strip()
+                self._log.warning("database not reached; trying again", error=problem)
+                self._manager.status(f"waiting for the database: {problem}"[:200])
+            except psycopg.Error as error:
+                if error.sqlstate in ("3F000", "42883"):
+                    text = "the database has no schema of pyatm; run `pyatm db migrate`"
+                    raise SchemaMissingError(text) from None
+                if error.sqlstate == "42501":
+                    text = f"{error.diag.message_primary}; grant the user the role atm_poller"
+                    raise SchemaMissingError(text) from None
+                raise
+            else:
+                self._log.info("database reached", schema=version)
+                return True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stop.wait()
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return False
+
+    async def _listen(self) -> None:
+        """Set the wake-up flag at each notification; never the only way to find work."""
+        pause = 0.2
+        while True:
+            try:
+                connection = await aconnect(
+                    self._listen_dsn, application_name="pyatm poller listen", autocommit=True
+                )
+                async with connection:
+                    await connection.execute(f"LISTEN {CHANNEL}".encode())
+                    pause = 0.2
+                    self._listening.set()
+                    # What was announced while nobody listened.
+                    self._work.set()
+                    while True:
+                        async for _ in connection.notifies(timeout=_LISTEN_CHECK):
+                            self.metrics.woken("notify")
+                            self._work.set()
+                        await connection.execute(b"select 1")
+            except (psycopg.Error, OSError) as error:
+                self.metrics.database_errors.inc()
+                self._log.warning("not listening; trying again", error=str(error).strip())
+            # Without LISTEN everything works, only later.
+            self._listening.set()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _scan(self, services: Services) -> None:
+        await self._listening.wait()
+        pause, failed = 0.2, False
+        while True:
+            # Cleared before the query: what comes during it is looked at again.
+            self._work.clear()
+            settings = self.settings.poller
+            self._scan_by = time.monotonic() + settings.rescan_interval + 300.0
+            begun = time.monotonic()
+            try:
+                pools = await services.database.acquire_pools(
+                    self.name, settings.max_pools, settings.lease
+                )
+            except psycopg.Error as error:
+                self.metrics.database_errors.inc()
+                if not failed:
+                    self._log.warning("cannot look for pools", error=str(error).strip())
+                    self._manager.status("no database")
+                failed = True
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if failed:
+                self._log.info("looking for pools again")
+            pause, failed = 0.2, False
+            await self._take(pools, begun + settings.lease, services)
+            if not self._scanned:
+                self._scanned = True
+                self._log.info("ready", pools=len(pools))
+                self._manager.ready(self._status())
+                self._ready()
+            else:
+                self._manager.status(self._status())
+            interval = min(settings.rescan_interval, settings.lease / 3)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._work.wait()
+                continue
+            self.metrics.woken("rescan")
+
+    async def _take(self, pools: list[LeasedPool], held_until: float, services: Services) -> None:
+        """Make the loops those of exactly these pools."""
+        held = {str(pool.storage_pool_id): pool for pool in pools}
+        for name, running in list(self._running.items()):
+            if name not in held or running.task.done():
+                await self._end(name, running)
+        for name, pool in held.items():
+            self.metrics.open_tasks(name, pool.open_tasks)
+            if name in self._running:
+                self._running[name].loop.update(pool, held_until)
+                continue
+            self._log.info("pool taken", storage_pool_id=name, open_tasks=pool.open_tasks)
+            self.metrics.leased(name)
+            loop = PoolLoop(pool, held_until, services)
+            self._running[name] = _Running(loop, asyncio.create_task(loop.run()))
+        self.metrics.pools.set(len(self._running))
+
+    async def _end(self, name: str, running: _Running) -> None:
+        self._log.info("pool given up", storage_pool_id=name)
+        del self._running[name]
+        self.metrics.given_up(name)
+        running.task.cancel()
+        for result in await asyncio.gather(running.task, return_exceptions=True):
+            if isinstance(result, Exception):
+                self._log.error("pool loop failed", storage_pool_id=name, error=repr(result))
+
+    async def _release(self, database: PollerDatabase) -> None:
+        loops = list(self._running.items())
+        await asyncio.gather(*(self._end(name, running) for name, running in loops))
+        try:
+            async with asyncio.timeout(_RELEASE_TIMEOUT):
+                await database.release_pools(self.name)
+            self._log.info("pools released")
+        except (psycopg.Error, TimeoutError) as error:
+            self._log.warning("pools not released; their leases run out", error=str(error).strip())
+
+    def _status(self) -> str:
+        now = time.monotonic()
+        late = sum(each.loop.progress_by < now for each in self._running.values())
+        open_tasks = sum(each.loop.pool.open_tasks for each in self._running.values())
+        return f"{len(self._running)} pools, {open_tasks} open tasks" + (
+            f", {late} pools stuck" if late else ""
+        )
+
+    async def _feed_watchdog(self) -> None:
+        interval = self._manager.watchdog_interval
+        if interval is None:
+            await asyncio.Event().wait()
+            return
+        while True:
+            now = time.monotonic()
+            stuck = [name for name, each in self._running.items() if each.loop.progress_by < now]
+            if stuck:
+                self._log.error("pool loops do not progress", storage_pool_ids=stuck)
+            elif self._scan_by >= now:
+                self._manager.alive()
+            await asyncio.sleep(interval)
+
+
+def tls_files(settings: VdsmSettings) -> TlsFiles | None:
+    """The certificates to use, None for plain TCP.
+
+    Raises ``ValueError`` when TLS is on and no CA is named.
+    """
+    if not settings.tls:
+        return None
+    if settings.ca is None:
+        raise ValueError(
+            "vdsm.ca is missing: name the file of the CA that signed the hosts' certificates, "
+            "or set vdsm.tls = false for a simulator"
+        )
+    return TlsFiles(settings.ca, settings.certificate, settings.key, settings.verify_host_name)
+
+
+def client_for(address: Address, settings: Settings) -> VdsmClient:
+    """A client of one host as the settings want it."""
+    vdsm = settings.vdsm
+    return VdsmClient(
+        address,
+        tls=tls_files(vdsm),
+        settings=ClientSettings(
+            timeout=vdsm.request_timeout,
+            slow_timeout=max(180.0, vdsm.request_timeout),
+            max_in_flight=settings.poller.concurrency,
+            connection=ConnectionSettings(
+                connect_timeout=vdsm.connect_timeout,
+                heart_beat_out=vdsm.heartbeat,
+                heart_beat_in=vdsm.heartbeat,
+            ),
+        ),
+    )

@@ -1,0 +1,243 @@
+"""The poller's calls of the database's functions, over a few connections that mend themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from pyatm.database.session import CommitGuard, parameters
+from pyatm.vdsm import Address
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from psycopg.rows import TupleRow
+
+AsyncConnection = psycopg.AsyncConnection["TupleRow"]
+
+STALE_LEASE: Final = "AT202"
+RETRIED: Final = ("40001", "40P01")
+_ATTEMPTS: Final = 5
+VDSM_PORT: Final = 54321
+
+
+class StaleLeaseError(Exception):
+    """The pool belongs to another poller by now; it must not be touched any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedPool:
+    """A pool that this poller holds.
+
+    :param token: goes with every report.
+    :param hosts: the hosts of the pool, one of which is SPM.
+    :param open_tasks: tasks that still need the poller.
+    """
+
+    storage_pool_id: UUID
+    token: int
+    hosts: tuple[Address, ...]
+    open_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToDo:
+    """Something to be done at VDSM.
+
+    :param task_id: ours, None for an orphan.
+    :param action: ``stop``, ``revert`` or ``clear``.
+    """
+
+    task_id: UUID | None
+    vdsm_task_id: UUID
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """What VDSM answered to a to-do.
+
+    :param code: VDSM's error code, None when it said ``true``.
+    """
+
+    vdsm_task_id: UUID
+    action: str
+    ok: bool
+    code: int | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The answer to a report.
+
+    :param durable: False: the COMMIT was confirmed here only and may be gone after a failover, so
+        nothing may be done at VDSM because of it.
+    """
+
+    to_do: tuple[ToDo, ...]
+    durable: bool
+
+
+class PollerDatabase:
+    """The functions of the database that a poller calls, each call a transaction of its own.
+
+    A connection that fails is closed and made anew by the next call, without a pause in between:
+    callers pace themselves. Statements are not prepared, so that any pooler may be in front.
+
+    :param dsn: libpq connection string.
+    :param connections: opened at most.
+    :param timeout: seconds for one call, waiting for a connection included.
+    """
+
+    def __init__(self, dsn: str, *, connections: int = 4, timeout: float = 60.0) -> None:
+        # Several hosts in the DSN mean a failover: only the one that takes writes is of use.
+        self._parameters = {
+            "target_session_attrs": "read-write",
+            **parameters(dsn, "pyatm poller"),
+        }
+        self._timeout = timeout
+        self.connects = 0
+        self._slots: asyncio.LifoQueue[AsyncConnection | None] = asyncio.LifoQueue()
+        for _ in range(connections):
+            self._slots.put_nowait(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while not self._slots.empty():
+            connection = self._slots.get_nowait()
+            if connection is not None:
+                await connection.close()
+
+    async def version(self) -> str:
+        """The version of the schema; raises ``psycopg.Error`` when there is none."""
+        rows, _ = await self._call("select atm.version()::text", [])
+        return str(rows[0][0])
+
+    async def clock(self) -> datetime:
+        """The database's clock now."""
+        rows, _ = await self._call("select clock_timestamp()", [])
+        return rows[0][0]
+
+    async def acquire_pools(self, poller: str, max_pools: int, lease: float) -> list[LeasedPool]:
+        """Extend the leases of our pools and take free ones; returns all that we hold then."""
+        rows, _ = await self._call(
+            "select storage_pool_id, token, hosts, open_tasks from atm.acquire_pools("
+            "poller => %s, max_pools => %s, lease => make_interval(secs => %s))",
+            [poller, max_pools, lease],
+        )
+        return [LeasedPool(row[0], row[1], _addresses(row[2]), row[3]) for row in rows]
+
+    async def report_poll(
+        self,
+        token: int,
+        storage_pool_id: UUID,
+        poll_started_at: datetime,
+        spm: dict[str, Any] | None,
+        statuses: str | None,
+    ) -> Reported:
+        """Report a listing, or with ``statuses`` None only that we live.
+
+        Raises ``StaleLeaseError``.
+        """
+        spm_json = None if spm is None else Jsonb(spm)
+        rows, durable = await self._call(
+            "select task_id, vdsm_task_id, action from atm.report_poll(token => %s,"
+            " storage_pool_id => %s, poll_started_at => %s, spm => %s, statuses => %s::jsonb)",
+            [token, storage_pool_id, poll_started_at, spm_json, statuses],
+        )
+        return Reported(tuple(ToDo(row[0], row[1], row[2]) for row in rows), durable)
+
+    async def report_actions(
+        self, token: int, storage_pool_id: UUID, results: Sequence[ActionResult]
+    ) -> None:
+        """Report what VDSM answered to to-dos; raises ``StaleLeaseError``."""
+        actions = [
+            {
+                "vdsm_task_id": str(result.vdsm_task_id),
+                "action": result.action,
+                "ok": result.ok,
+                "code": result.code,
+                "message": None if result.message is None else result.message.replace("\0", "�"),
+            }
+            for result in results
+        ]
+        await self._call(
+            "select atm.report_actions(token => %s, storage_pool_id => %s, actions => %s::jsonb)",
+            [token, storage_pool_id, json.dumps(actions)],
+        )
+
+    async def release_pools(self, poller: str) -> None:
+        """Give all our pools to whoever wants them."""
+        await self._call("select atm.release_pools(poller => %s)", [poller])
+
+    async def _call(self, statement: str, arguments: list[Any]) -> tuple[list[TupleRow], bool]:
+        """Rows, and whether the COMMIT was confirmed as the server's settings demand."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with asyncio.timeout(self._timeout), self._connection() as connection:
+                    with CommitGuard(connection) as guard:
+                        cursor = await connection.execute(
+                            statement.encode(), arguments, prepare=False
+                        )
+                        rows = await cursor.fetchall()
+                    return rows, not guard.commit_was_only_local
+            except psycopg.Error as error:
+                if error.sqlstate == STALE_LEASE:
+                    raise StaleLeaseError(str(error).partition("\n")[0]) from None
+                if error.sqlstate not in RETRIED or attempt >= _ATTEMPTS:
+                    raise
+            except TimeoutError:
+                text = f"the database did not answer in {self._timeout:g} s"
+                raise psycopg.OperationalError(text) from None
+            await asyncio.sleep(0.01 * 2**attempt)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+        connection = await self._slots.get()
+        try:
+            if connection is None or connection.closed or connection.broken:
+                connection = None
+                connection = await self.connect()
+            yield connection
+        except psycopg.errors.ReadOnlySqlTransaction:
+            # A former primary: the next connection looks for the host that takes writes.
+            if connection is not None:
+                await connection.close()
+            raise
+        finally:
+            if connection is not None and connection.closed:
+                connection = None
+            self._slots.put_nowait(connection)
+
+    async def connect(self) -> AsyncConnection:
+        """A new connection in autocommit mode."""
+        self.connects += 1
+        return await psycopg.AsyncConnection.connect(
+            "", autocommit=True, **cast("dict[str, Any]", self._parameters)
+        )
+
+
+def _addresses(hosts: object) -> tuple[Address, ...]:
+    """The readable hosts of a pool; one bad entry does not hide the others."""
+    found: list[Address] = []
+    for entry in cast("list[object]", hosts) if isinstance(hosts, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        fields = cast("dict[str, object]", entry)
+        name, port = fields.get("address"), fields.get("port", VDSM_PORT)
+        if isinstance(name, str) and isinstance(port, int):
+            found.append(Address(name, port))
+    return tuple(found)
