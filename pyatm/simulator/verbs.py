@@ -1,4 +1,4 @@
-"""The verbs: their parameters in schema order, what they refuse, what they do."""
+"""The verbs: what they want, what they refuse, what they do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pyatm.simulator import errors
 from pyatm.simulator.jobs import job_for, refuse_missing
 from pyatm.simulator.locks import LockRequest, ResourceLocks
+from pyatm.simulator.parameters import Verb, bind
 from pyatm.simulator.plans import JobPlan
 from pyatm.simulator.spm import ConnectedPool, Role, SpmRoles
 from pyatm.simulator.storage import is_uuid
@@ -60,55 +61,6 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """A verb's parameters, as (name on the wire, name in error texts), and what it does.
-
-    Attributes:
-        identity: parameters that name the object; all required.
-        required: further required parameters.
-        optional: names of the others.
-        order: names of all in schema order, for parameters given as a list.
-    """
-
-    handler: Handler
-    identity: tuple[tuple[str, str], ...] = ()
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        return (*(wire for wire, _ in self.identity), *self.required, *self.optional)
-
-
-def bind(method: str, verb: Verb, params: object) -> dict[str, Any]:
-    """Parameters by name; raises what VDSM answers to missing and surplus ones."""
-    if isinstance(params, list):
-        given: list[Any] = params  # pyright: ignore[reportUnknownVariableType]
-        if len(given) > len(verb.order):
-            raise errors.internal_error("list index out of range")
-        named: dict[str, Any] = dict(zip(verb.order, given, strict=False))
-    else:
-        named = dict(params) if isinstance(params, Mapping) else {}  # pyright: ignore[reportUnknownArgumentType]
-    missing = [name for wire, name in verb.identity if wire not in named]
-    if missing:
-        raise errors.internal_error(_missing(f"{method.partition('.')[0]}.__init__", missing))
-    missing = [name for name in verb.required if name not in named]
-    if missing:
-        raise errors.internal_error(_missing(method, missing))
-    return named
-
-
-def _missing(function: str, names: list[str]) -> str:
-    quoted = [repr(name) for name in names]
-    if len(quoted) > 2:
-        text = ", ".join(quoted[:-1]) + f", and {quoted[-1]}"
-    else:
-        text = " and ".join(quoted)
-    plural = "s" if len(names) > 1 else ""
-    return f"{function}() missing {len(names)} required positional argument{plural}: {text}"
 
 
 async def _ping(_: Call) -> bool:
@@ -332,7 +284,7 @@ _VOLUME: Final = (
     ("imageID", "imgUUID"),
 )
 
-VERBS: Final[Mapping[str, Verb]] = {
+VERBS: Final[Mapping[str, Verb[Handler]]] = {
     "Host.ping2": Verb(_ping),
     "Host.getAllTasksStatuses": Verb(_all_statuses),
     "Host.getAllTasksInfo": Verb(_all_infos),

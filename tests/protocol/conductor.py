@@ -19,9 +19,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pyatm.simulator.settings import SimulatorSettings
-from pyatm.vdsm.errors import FrameError
-from pyatm.vdsm.stomp import CLIENT_COMMANDS, SERVER_COMMANDS, Decoder, Frame
+from pyatm.vdsm.stomp import SERVER_COMMANDS, Decoder, Frame
 from tests.protocol.comparison import RACE, Ids, body_of, difference, same_frame
+from tests.protocol.requests import (
+    code_of,
+    json_of,
+    key_of,
+    requests_of,
+    shows_end,
+    statuses_in,
+)
 from tests.protocol.stage import Stage
 
 if TYPE_CHECKING:
@@ -72,17 +79,6 @@ class Line:
         self.news.set()
 
 
-@dataclass(slots=True)
-class Request:
-    """A recorded request, where it stands, and its answer if it has one."""
-
-    index: int
-    method: str
-    params: Any
-    sent: float
-    answer: int | None = None
-
-
 class Conductor:
     """Plays one recording against one simulator."""
 
@@ -93,7 +89,7 @@ class Conductor:
         self.differences: list[str] = []
         self.compared = 0
         self._lines: dict[int, Line] = {}
-        self._requests = _requests(recording)
+        self._requests = requests_of(recording)
         self._releases = self._spm_starts()
         self._sent: dict[str, float] = {}
         self._changed = -1.0  # recorded time of the last thing that changed a task
@@ -238,9 +234,9 @@ class Conductor:
         self.ids.learn(theirs, body_of(simulated))
         text = self.ids.theirs(simulated.body.decode())
         ours = json.loads(text)
-        self._overflows[0] += _code(recorded) == 1100
-        self._overflows[1] += _code(simulated) == 1100
-        request = self._requests.get(_key(theirs.get("id")))
+        self._overflows[0] += code_of(recorded) == 1100
+        self._overflows[1] += code_of(simulated) == 1100
+        request = self._requests.get(key_of(theirs.get("id")))
         asked = request.sent if request else event.t
         why = difference(
             theirs,
@@ -256,9 +252,9 @@ class Conductor:
         if (
             request is not None
             and not any(self._overflows)
-            and 1100 not in (_code(recorded), _code(simulated))
+            and 1100 not in (code_of(recorded), code_of(simulated))
         ):
-            took, takes = event.t - request.sent, arrived.at - self._sent[_key(theirs["id"])]
+            took, takes = event.t - request.sent, arrived.at - self._sent[key_of(theirs["id"])]
             if took > 0.3 and takes < took * 0.7 - 0.1:
                 self.differences.append(
                     f"line {event.line}: answered after {takes:.2f} s, recorded {took:.2f} s"
@@ -289,7 +285,7 @@ class Conductor:
         """Nothing else may have come on a connection that ends."""
         line = self._lines[event.conn]
         for arrived in line.frames:
-            if arrived.expected_at is None and _code(arrived.frame) != 1100:
+            if arrived.expected_at is None and code_of(arrived.frame) != 1100:
                 self.differences.append(f"line {event.line}: not recorded: {arrived.frame}")
         beats = [e for e in self.recording.of(event.conn, "server") if not e.data.strip()]
         lasted = asyncio.get_running_loop().time() - line.opened
@@ -344,7 +340,7 @@ class Conductor:
         for request in self._requests.values():
             if request.method != "StoragePool.spmStart" or request.answer is None:
                 continue
-            body = _json(events[request.answer].data)
+            body = json_of(events[request.answer].data)
             task_id = body.get("result") if isinstance(body, dict) else None
             if not isinstance(task_id, str):
                 continue
@@ -352,7 +348,7 @@ class Conductor:
             for other in self._requests.values():
                 if other.index > request.index and other.answer is not None:
                     blocks = other.method.startswith("StoragePool.spmSt")
-                    if _shows_end(events[other.answer].data, task_id):
+                    if shows_end(events[other.answer].data, task_id):
                         shown = min(shown, other.answer if blocks else other.index)
             releases[shown] = task_id
         return releases
@@ -361,7 +357,7 @@ class Conductor:
         """The exception's text that a recorded task of that code shows."""
         for event in self.recording.events:
             if event.kind == "server" and task_id.encode() in event.data:
-                for status in _statuses(_json(event.data)):
+                for status in statuses_in(json_of(event.data)):
                     if task_id in (status.get("taskID"), status.get("id")):
                         text = re.fullmatch(r"value=(.*) abortedcode=(\d+)", status["message"])
                         if text and int(text[2]) == code == status["code"]:
@@ -369,72 +365,13 @@ class Conductor:
         return None
 
 
-def _requests(recording: Recording) -> dict[str, Request]:
-    requests: dict[str, Request] = {}
-    for index, event in enumerate(recording.events):
-        if event.kind == "client" and event.data.startswith(b"SEND"):
-            with contextlib.suppress(FrameError, ValueError):
-                for frame in Decoder(CLIENT_COMMANDS).feed(event.data):
-                    body: Any = json.loads(frame.body) if isinstance(frame, Frame) else None
-                    for item in body if isinstance(body, list) else [body]:
-                        if isinstance(item, dict) and item.get("method") and "id" in item:
-                            requests[_key(item["id"])] = Request(
-                                index, str(item["method"]), item.get("params"), event.t
-                            )
-        elif event.kind == "server" and event.data.startswith(b"MESSAGE"):
-            body = _json(event.data)
-            request = requests.get(_key(body.get("id"))) if isinstance(body, dict) else None
-            if request is not None and request.answer is None:
-                request.answer = index
-    return requests
-
-
-def _key(request_id: Any) -> str:
-    return request_id if isinstance(request_id, str) else json.dumps(request_id)
-
-
-def _json(data: bytes) -> Any:
-    (frame,) = Decoder(SERVER_COMMANDS).feed(data)
-    return body_of(frame) if isinstance(frame, Frame) else None
-
-
-def _code(frame: Frame) -> int | None:
-    body = body_of(frame)
-    error = body.get("error") if isinstance(body, dict) else None
-    return error["code"] if isinstance(error, dict) else None
-
-
 def _match(recorded: Frame, frames: list[Arrived]) -> Arrived | None:
     """The first frame of the same kind, or the answer to the same request, not yet compared."""
     wanted = body_of(recorded)
-    key = _key(wanted.get("id")) if isinstance(wanted, dict) else None
+    key = key_of(wanted.get("id")) if isinstance(wanted, dict) else None
     for arrived in frames:
         if arrived.expected_at is None and arrived.frame.command == recorded.command:
             body = body_of(arrived.frame)
-            if key is None or _key(body.get("id")) == key:
+            if key is None or key_of(body.get("id")) == key:
                 return arrived
     return None
-
-
-def _statuses(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, dict):
-        return []
-    found = [value] if {"code", "message"} <= value.keys() and "error" not in value else []
-    return found + [status for item in value.values() for status in _statuses(item)]
-
-
-def _shows_end(data: bytes, task_id: str) -> bool:
-    """Whether an answer shows that a spmStart is over."""
-    body = _json(data)
-    if not isinstance(body, dict):
-        return False
-    error, result = body.get("error"), body.get("result")
-    if isinstance(error, dict):
-        return error["code"] == 656
-    if isinstance(result, dict) and result.get("spmStatus") == "SPM":
-        return True
-    return any(
-        task_id in (status.get("taskID"), status.get("id"))
-        and status.get("taskState", status.get("state")) in ("finished", "recovered", "failed")
-        for status in _statuses(result)
-    )
