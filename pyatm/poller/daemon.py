@@ -75,8 +75,14 @@ class Poller:
         Raises ``SchemaMissingError``; a database that cannot be reached is waited for.
         """
         async with PollerDatabase(self._dsn) as database:
-            if not await self._check_schema(database, stop):
+            stopped = asyncio.create_task(stop.wait())
+            check = asyncio.create_task(self._check_schema(database))
+            await asyncio.wait([check, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not check.done():
+                check.cancel()
+                await asyncio.gather(check, return_exceptions=True)
                 return
+            check.result()
             services = Services(
                 database,
                 lambda: self.settings.poller,
@@ -89,7 +95,6 @@ class Poller:
                 asyncio.create_task(self._scan(services)),
                 asyncio.create_task(self._feed_watchdog()),
             ]
-            stopped = asyncio.create_task(stop.wait())
             try:
                 await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -117,10 +122,10 @@ class Poller:
         """The settings could not be read again; the former ones stay."""
         self._log.error("settings not reloaded", error=str(error))
 
-    async def _check_schema(self, database: PollerDatabase, stop: asyncio.Event) -> bool:
-        """Wait for the database; False when told to stop meanwhile."""
+    async def _check_schema(self, database: PollerDatabase) -> None:
+        """Wait for the database."""
         pause = 0.2
-        while not stop.is_set():
+        while True:
             try:
                 version = await database.version()
             except psycopg.OperationalError as error:
@@ -137,12 +142,9 @@ class Poller:
                 raise
             else:
                 self._log.info("database reached", schema=version)
-                return True
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await stop.wait()
+                return
+            await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-        return False
 
     async def _listen(self) -> None:
         """Set the wake-up flag at each notification; never the only way to find work."""
