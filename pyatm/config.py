@@ -43,7 +43,9 @@ def default_data_dir() -> Path:
 class Section(BaseModel):
     """Base of the sections of the file: unknown keys are errors, values do not change."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
 
 class PollerSettings(Section):
@@ -66,6 +68,7 @@ class PollerSettings(Section):
     concurrency: int = Field(default=16, ge=1, le=1000)
     """Requests to VDSM in flight at most, over all pools."""
     metrics_address: str = "127.0.0.1"
+    """Where the Prometheus page listens."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the Prometheus page; left out: no page, 0: any free port."""
 
@@ -87,12 +90,17 @@ class VdsmSettings(Section):
     tls: bool = True
     """False speaks plain TCP, for the simulator only."""
     certificate: Path | None = None
+    """PEM file with our certificate; VDSM refuses clients without one."""
     key: Path | None = None
+    """PEM file with its key, without pass phrase; left out: it is in the certificate's file."""
     ca: Path | None = None
+    """PEM file with the CA that signed the hosts' certificates."""
     verify_host_name: bool = False
     """Off by default: VDSM's certificates often carry another name than the address we dial."""
     connect_timeout: float = Field(default=10.0, gt=0, le=600)
+    """For TCP, TLS and STOMP set-up together."""
     request_timeout: float = Field(default=30.0, gt=0, le=3600)
+    """For an answer to a request that VDSM answers at once."""
     heartbeat: float = Field(default=5.0, ge=0, le=600)
     """Interval of STOMP heart-beats in both directions, 0 switches them off."""
 
@@ -107,10 +115,11 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     dsn: SecretStr | None = None
-    """libpq connection string or URI; left out: the embedded server."""
+    """A libpq connection string or URI; left out: the embedded server."""
     listen_dsn: SecretStr | None = None
     """A direct connection for LISTEN and migrations where `dsn` goes through a pooler."""
     data_dir: Path = Field(default_factory=default_data_dir)
