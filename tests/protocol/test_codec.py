@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stompman.frames import (
     ConnectedFrame,
@@ -178,6 +178,7 @@ frames = st.builds(Frame, st.sampled_from(sorted(ALL)), headers, st.binary(max_s
 
 
 @given(st.lists(st.one_of(frames, st.just(HEART_BEAT)), max_size=5), st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_encoded_is_decoded_whatever_the_splits(
     items: list[Frame | HeartBeat], data: st.DataObject
 ) -> None:
@@ -209,7 +210,7 @@ pieces_of_frames = st.sampled_from(
 
 
 @given(st.lists(st.one_of(pieces_of_frames, st.binary(max_size=8)), max_size=30))
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_garbage_gives_the_same_frames_and_the_same_error_whatever_the_splits(
     parts: list[bytes],
 ) -> None:
@@ -251,7 +252,7 @@ plain_headers = st.dictionaries(plain.filter(lambda t: t != "content-length"), p
 
 
 @given(st.sampled_from(sorted(KINDS)), plain_headers, st.binary(max_size=300))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_stompman_reads_what_we_write(kind: str, fields: dict[str, str], body: bytes) -> None:
     body = body if kind in WITH_BODY else b""
     data = encode(Frame(kind, tuple(fields.items()), body))
@@ -265,7 +266,7 @@ def test_stompman_reads_what_we_write(kind: str, fields: dict[str, str], body: b
 
 
 @given(st.sampled_from(sorted(KINDS)), plain_headers, st.binary(max_size=300))
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_we_read_what_stompman_writes(kind: str, fields: dict[str, str], body: bytes) -> None:
     fields = dict(fields)
     if kind in WITH_BODY:

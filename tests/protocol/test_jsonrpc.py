@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyatm.vdsm import jsonrpc
@@ -19,13 +19,14 @@ values = st.recursive(
 
 
 @given(st.text(min_size=1), st.dictionaries(st.text(max_size=5), values, max_size=4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_request_is_always_one_object_with_a_text_id(method: str, params: dict) -> None:
     body = json.loads(jsonrpc.request(method, params, "an-id"))
     assert body == {"jsonrpc": "2.0", "method": method, "params": params, "id": "an-id"}
 
 
 @given(st.binary(max_size=200) | values.map(lambda v: json.dumps(v).encode()))
-@settings(max_examples=2000)
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_are_a_message_or_a_malformed_message(body: bytes) -> None:
     try:
         found = jsonrpc.message(body)
@@ -40,7 +41,7 @@ def test_any_bytes_are_a_message_or_a_malformed_message(body: bytes) -> None:
         optional={"id": values, "result": values, "error": values, "method": values},
     )
 )
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_object_of_any_shape_is_read_as_the_specification_says(fields: dict) -> None:
     try:
         found = jsonrpc.message(json.dumps(fields).encode())
