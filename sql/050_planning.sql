@@ -1,0 +1,501 @@
+-- Planning: the root command with all its tasks, in one transaction, before anything is sent.
+--
+-- A plan is five kinds of rows: root (what changes), command (the tree), task (a placeholder each), hold
+-- (what the root holds; its exclusion constraint is the admission) and plan (the document, written once).
+-- The epoch's foreign key makes a plan and start_engine wait for each other.
+-- Lock order: engine (key share, by the foreign key), pool_poll, then the new rows; entities in key order.
+
+-- The rows of a root in plan order, as plan_command and add_tasks return them.
+create or replace function atm_internal.planned_tasks(p_root_no bigint, p_from_task integer default 0)
+returns setof atm.planned_task
+language sql stable as $$
+  select t.task_id, c.command_id, r.command_id, t.task_type, p.storage_pool_id, t.state::text
+    from atm_internal.task t
+    join atm_internal.command c on c.root_no = t.root_no and c.command_no = t.command_no
+    join atm_internal.command r on r.root_no = t.root_no and r.command_no = 0
+    join atm_internal.pool p on p.pool_no = t.pool_no
+   where t.root_no = p_root_no and t.task_no >= p_from_task
+   order by t.task_no
+$$;
+
+-- Inserts what a flattened document brings. The root row exists already.
+create or replace function atm_internal.insert_plan(
+  p_root_no bigint, p_part_no integer, p_command_no integer, p_epoch bigint, p_planned_at timestamptz,
+  p_plan jsonb, p_flat atm_internal.flat_plan
+) returns void
+language plpgsql as $$
+declare
+  v_tasks integer := cardinality(p_flat.tasks);
+begin
+  insert into atm_internal.command (root_no, command_no, parent_no, ancestors, command_id, action_type)
+  select p_root_no, n.command_no, n.parent_no, n.ancestors, n.command_id, n.action_type
+    from unnest(p_flat.nodes) n;
+
+  if v_tasks > 0 then
+    insert into atm_internal.task (task_id, root_no, command_no, task_no, pool_no, task_type, state, epoch, announced_at)
+    select t.task_id, p_root_no, t.command_no, t.task_no, p.pool_no, t.task_type,
+           case when t.submit then 'submitting' else 'planned' end::atm_internal.task_state, p_epoch,
+           case when t.submit then clock_timestamp() end
+      from unnest(p_flat.tasks) t
+      join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id and not p.removed and not p.drained
+     order by t.task_no;
+    get diagnostics v_tasks = row_count;
+    if v_tasks <> cardinality(p_flat.tasks) then
+      perform atm_internal.refuse_pools(p_flat);
+    end if;
+    perform atm_internal.wake_pools(p_root_no);
+  end if;
+
+  if cardinality(p_flat.entities) > 0 then
+    insert into atm_internal.hold as h (root_no, entity_type, entity_id, access, command_nos, task_nos)
+    select p_root_no, e.entity_type, e.entity_id, max(e.access),
+           coalesce(array_agg(distinct e.command_no) filter (where e.command_no is not null), '{}'),
+           coalesce(array_agg(distinct e.task_no) filter (where e.task_no is not null), '{}')
+      from unnest(p_flat.entities) e
+     group by e.entity_type, e.entity_id
+     order by e.entity_type, e.entity_id;
+  end if;
+
+  insert into atm_internal.plan (root_no, part_no, planned_at, command_no, document, task_ids, command_ids)
+  values (p_root_no, p_part_no, p_planned_at, p_command_no, p_plan,
+          case when p_flat.generated then (select array_agg(t.task_id order by t.task_no) from unnest(p_flat.tasks) t) end,
+          case when p_flat.generated then (select array_agg(n.command_id order by n.command_no) from unnest(p_flat.nodes) n) end);
+end
+$$;
+
+-- An idle pool gets work: its poller is told, once.
+create or replace function atm_internal.wake_pools(p_root_no bigint) returns void
+language plpgsql as $$
+begin
+  if exists (select from atm_internal.task t join atm_internal.pool_poll p on p.pool_no = t.pool_no
+              where t.root_no = p_root_no and p.idle) then
+    update atm_internal.pool_poll p set idle = false
+     where p.idle and p.pool_no in (select t.pool_no from atm_internal.task t where t.root_no = p_root_no);
+    perform atm_internal.hint('atm_work');
+  end if;
+end
+$$;
+
+create or replace function atm_internal.refuse_pools(p_flat atm_internal.flat_plan) returns void
+language plpgsql as $$
+declare
+  v_pool uuid;
+  v_drained boolean;
+begin
+  select t.storage_pool_id, coalesce(p.drained and not p.removed, false) into v_pool, v_drained
+    from unnest(p_flat.tasks) t
+    left join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id
+   where p.pool_no is null or p.removed or p.drained
+   order by t.task_no limit 1;
+  if v_drained then
+    raise exception 'storage pool % is being drained and takes no new tasks', v_pool
+      using errcode = 'AT109', hint = 'Plan again when the drain is over.';
+  end if;
+  raise exception 'storage pool % is not set', v_pool
+    using errcode = 'AT007', hint = 'Call atm.set_pool(storage_pool_id, pool_name, hosts) first.';
+end
+$$;
+
+-- Raises AT006 when some parameters object is too large. Called only when the whole document is larger than
+-- one parameters object may be.
+create or replace function atm_internal.check_parameters_size(p_plan jsonb, p_limit integer, p_path text default 'plan') returns void
+language plpgsql as $$
+declare
+  v_index integer;
+  v_item jsonb;
+begin
+  if octet_length((p_plan -> 'parameters')::text) > p_limit then
+    raise exception '%.parameters: % bytes, the limit is %', p_path, octet_length((p_plan -> 'parameters')::text), p_limit
+      using errcode = 'AT006', hint = 'Keep large data elsewhere, or raise the setting parameters_limit.';
+  end if;
+  for v_item, v_index in
+    select t.value, t.ordinality - 1 from jsonb_array_elements(p_plan -> 'tasks') with ordinality t
+  loop
+    perform atm_internal.check_parameters_size(v_item, p_limit, format('%s.tasks[%s]', p_path, v_index));
+  end loop;
+  for v_item, v_index in
+    select c.value, c.ordinality - 1 from jsonb_array_elements(p_plan -> 'children') with ordinality c
+  loop
+    perform atm_internal.check_parameters_size(v_item, p_limit, format('%s.children[%s]', p_path, v_index));
+  end loop;
+end
+$$;
+
+-- Raises what a constraint that refused a plan means. Serialization failures stay what they are.
+create or replace function atm_internal.refuse_plan(
+  p_epoch bigint, p_flat atm_internal.flat_plan, p_root_no bigint, p_state text, p_constraint text, p_message text
+) returns void
+language plpgsql as $$
+declare
+  v_id uuid;
+  v_holders jsonb;
+begin
+  if p_state = '23503' and p_constraint = 'root_epoch_fkey' then
+    perform atm_internal.refuse_epoch(p_epoch);
+  elsif p_state = '23505' then
+    select x.id into v_id
+      from (select n.command_id as id from unnest(p_flat.nodes) n union all select t.task_id from unnest(p_flat.tasks) t) x
+     group by x.id having count(*) > 1 limit 1;
+    if found then
+      raise exception 'id % stands twice in the plan', v_id
+        using errcode = 'AT005', hint = 'Each command and each task has an id of its own.';
+    end if;
+    select x.id into v_id from (
+      select c.command_id as id from atm_internal.command c join unnest(p_flat.nodes) n on n.command_id = c.command_id
+      union all
+      select t.task_id from atm_internal.task t join unnest(p_flat.tasks) n on n.task_id = t.task_id
+    ) x limit 1;
+    if found then
+      raise exception 'id % is taken by another command or task', v_id
+        using errcode = 'AT106', hint = 'Use a new id.';
+    end if;
+  elsif p_state = '23P01' then
+    select jsonb_agg(to_jsonb(b) order by b.entity_type, b.entity_id, b.since) into v_holders
+      from atm_internal.blockers_of(p_flat.entities, p_root_no) b;
+    if v_holders is not null then
+      raise exception 'busy: % % is held by % %', v_holders -> 0 ->> 'entity_type', v_holders -> 0 ->> 'entity_id',
+          v_holders -> 0 ->> 'action_type', v_holders -> 0 ->> 'root_command_id'
+        using errcode = 'AT301', detail = v_holders::text,
+              hint = 'Plan again when the holders have ended; atm.blockers shows them.';
+    end if;
+  end if;
+  -- What refused this plan cannot be seen from here: it has gone, or this transaction's snapshot is older.
+  raise exception 'another transaction was faster: %', p_message
+    using errcode = '40001', hint = 'Repeat the transaction.';
+end
+$$;
+
+-- The root of a command that is planned already, when the plan is the same.
+create or replace function atm_internal.same_plan(p_command_id uuid, p_plan jsonb) returns bigint
+language plpgsql stable as $$
+declare
+  v_root_no bigint;
+  v_command_no integer;
+  v_document jsonb;
+begin
+  select c.root_no, c.command_no, p.document into v_root_no, v_command_no, v_document
+    from atm_internal.command c
+    join atm_internal.root r on r.root_no = c.root_no
+    join atm_internal.plan p on p.root_no = c.root_no and p.part_no = 0 and p.planned_at = r.created_at
+   where c.command_id = p_command_id;
+  if not found then
+    return null;
+  elsif v_command_no <> 0 then
+    raise exception 'command % is planned already, as a child of another root', p_command_id
+      using errcode = 'AT101', hint = 'Use a new command id.';
+  elsif v_document <> p_plan then
+    raise exception 'command % is planned already, with another plan', p_command_id
+      using errcode = 'AT101', detail = 'First difference: ' || atm_internal.first_difference(v_document, p_plan, 'plan'),
+            hint = 'Repeat the plan as it was given, or use a new command id.';
+  end if;
+  return v_root_no;
+end
+$$;
+
+create or replace function atm.plan_command(epoch bigint, plan jsonb)
+returns setof atm.planned_task
+language plpgsql security definer set search_path = pg_catalog, pg_temp rows 10 as $$
+#variable_conflict use_column
+declare
+  p_epoch alias for $1;
+  p_plan alias for $2;
+  v_command_id uuid;
+  v_root_no bigint;
+  v_flat atm_internal.flat_plan;
+  v_now constant timestamptz := clock_timestamp();
+  v_seal boolean;
+  v_limit integer;
+  v_pools integer[];
+  v_state text;
+  v_constraint text;
+begin
+  if num_nulls(p_epoch, p_plan) > 0 then
+    perform atm_internal.refuse_null('plan_command', jsonb_build_object('epoch', p_epoch, 'plan', p_plan));
+  end if;
+  if not atm_internal.is_current(p_epoch) then
+    perform atm_internal.refuse_epoch(p_epoch);
+  end if;
+  v_flat := atm_internal.flatten_plan(p_plan);
+  v_command_id := v_flat.nodes[1].command_id;
+  v_root_no := atm_internal.same_plan(v_command_id, p_plan);
+  if v_root_no is not null then
+    return query select * from atm_internal.planned_tasks(v_root_no);
+    return;
+  end if;
+  if exists (select from atm_internal.history h where h.command_id = v_command_id) then
+    raise exception 'command % is over and in the history', v_command_id
+      using errcode = 'AT102', hint = 'Use a new command id.';
+  end if;
+  v_limit := (select s.parameters_limit from atm_internal.setting s);
+  if pg_column_size(p_plan) > v_limit then
+    perform atm_internal.check_parameters_size(p_plan, v_limit);
+  end if;
+
+  v_root_no := nextval('atm_internal.root_no');
+  v_seal := coalesce((p_plan -> 'seal')::boolean, true);
+  select array_agg(distinct p.pool_no) into v_pools
+    from unnest(v_flat.tasks) t join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id;
+  begin
+    insert into atm_internal.root (root_no, epoch, created_at, state, open_tasks, pool_no)
+    values (v_root_no, p_epoch, v_now, case when v_seal then 'sealed' else 'open' end::atm_internal.root_state,
+            cardinality(v_flat.tasks), case when cardinality(v_pools) = 1 then v_pools[1] end);
+    perform atm_internal.insert_plan(v_root_no, 0, 0, p_epoch, v_now, p_plan, v_flat);
+  exception
+    when unique_violation or exclusion_violation or foreign_key_violation then
+      get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name;
+      v_root_no := atm_internal.same_plan(v_command_id, p_plan);
+      if v_root_no is null then
+        perform atm_internal.refuse_plan(p_epoch, v_flat, null, v_state, v_constraint, sqlerrm);
+      end if;
+      -- Somebody else planned the same in the meantime.
+      return query select * from atm_internal.planned_tasks(v_root_no);
+      return;
+  end;
+  if v_seal and cardinality(v_flat.tasks) = 0 then
+    perform atm_internal.count_down(array[v_root_no], array[0], array[false]);
+  end if;
+  return query
+    select t.task_id, n.command_id, v_command_id, t.task_type, t.storage_pool_id,
+           case when t.submit then 'submitting' else 'planned' end
+      from unnest(v_flat.tasks) with ordinality t (task_no, command_no, task_id, task_type, storage_pool_id, submit, parameters, ord)
+      join unnest(v_flat.nodes) n on n.command_no = t.command_no
+     order by t.ord;
+end
+$$;
+
+comment on function atm.plan_command(bigint, jsonb) is
+$$Plans a root command with all its children and tasks in one transaction, before anything is sent to VDSM.
+  epoch  of the calling engine, from atm.start_engine
+  plan   the whole tree:
+         {"command_id": uuid, "action_type": "RemoveVm", "parameters": {}, "seal": true,
+          "entities": [{"type": "VM", "id": uuid, "access": "exclusive"}],
+          "tasks": [{"task_id": uuid, "task_type": "deleteImage", "storage_pool_id": uuid, "parameters": {}, "entities": [], "submit": false}],
+          "children": [{"command_id": uuid, "action_type": "RemoveImage", "parameters": {}, "entities": [], "tasks": [], "children": []}]}
+         The root's command_id, each action_type, task_type and storage_pool_id are required. Other ids are made when
+         left out. Defaults: seal true, submit false, access shared. "submit": true announces the task at once: it may be sent after the commit.
+Returns one row per task in plan order. The same plan again returns the stored rows with their present states.
+Errors: AT001 NULL; AT002 AT003 AT004 AT005 AT006 the document is wrong, the message names the path; AT007 AT109 the pool; AT101 planned
+with another plan; AT102 in the history; AT106 an id is taken; AT201 stale epoch; AT301 an entity is held, DETAIL has the holders as JSON.
+Locks the engine's row (key share): a plan is either seen by atm.start_engine or refused. NOTIFY: atm_work when a pool was idle.$$;
+
+create or replace function atm.add_tasks(epoch bigint, command_id uuid, plan jsonb)
+returns setof atm.planned_task
+language plpgsql security definer set search_path = pg_catalog, pg_temp rows 10 as $$
+#variable_conflict use_column
+declare
+  p_epoch alias for $1;
+  p_command_id alias for $2;
+  p_plan alias for $3;
+  v_root atm_internal.root;
+  v_command atm_internal.command;
+  v_flat atm_internal.flat_plan;
+  v_part atm_internal.plan;
+  v_next_command integer;
+  v_next_task integer;
+  v_part_no integer;
+  v_state text;
+  v_constraint text;
+begin
+  if num_nulls(p_epoch, p_command_id, p_plan) > 0 then
+    perform atm_internal.refuse_null('add_tasks', jsonb_build_object('epoch', p_epoch, 'command_id', p_command_id, 'plan', p_plan));
+  end if;
+  v_command := atm_internal.open_command('add_tasks', p_epoch, p_command_id);
+  select r.* into v_root from atm_internal.root r where r.root_no = v_command.root_no;
+  select coalesce(max(c.command_no), -1) + 1 into v_next_command from atm_internal.command c where c.root_no = v_root.root_no;
+  select coalesce(max(t.task_no), -1) + 1 into v_next_task from atm_internal.task t where t.root_no = v_root.root_no;
+  v_flat := atm_internal.flatten_plan(
+    p_plan, v_command.command_no,
+    coalesce(v_command.ancestors, '{}') || case when v_command.command_no > 0 then array[v_command.command_no] else '{}' end,
+    v_next_command, v_next_task);
+
+  -- Again the same? Tasks carry the identity of an addition.
+  select p.* into v_part
+    from atm_internal.plan p
+   where p.root_no = v_root.root_no and p.part_no > 0 and p.command_no = v_command.command_no
+     and (p.document = p_plan
+          or exists (select from unnest(v_flat.tasks) t
+                      where p.document @> '{}' and t.task_id::text in (
+                        select jsonb_path_query(p.document, '$.**.task_id') #>> '{}')))
+   order by p.part_no limit 1;
+  if found then
+    if v_part.document <> p_plan then
+      raise exception 'these tasks were added already, with another plan'
+        using errcode = 'AT101', detail = 'First difference: ' || atm_internal.first_difference(v_part.document, p_plan, 'plan'),
+              hint = 'Repeat the addition as it was given, or use new task ids.';
+    end if;
+    return query
+      select s.* from atm_internal.planned_tasks(v_root.root_no) s
+       where s.task_id in (select t.task_id from unnest(v_flat.tasks) t);
+    return;
+  end if;
+  if v_root.state <> 'open' then
+    raise exception 'command % is % and takes no more tasks', p_command_id, v_root.state
+      using errcode = 'AT103', hint = 'Plan it with "seal": false to add tasks later.';
+  end if;
+  if pg_column_size(p_plan) > (select s.parameters_limit from atm_internal.setting s) then
+    perform atm_internal.check_parameters_size(p_plan, (select s.parameters_limit from atm_internal.setting s));
+  end if;
+  select coalesce(max(p.part_no), 0) + 1 into v_part_no from atm_internal.plan p where p.root_no = v_root.root_no;
+  begin
+    perform atm_internal.merge_holds(v_root.root_no, v_flat.entities);
+    perform atm_internal.insert_plan(v_root.root_no, v_part_no, v_command.command_no, p_epoch, clock_timestamp(), p_plan,
+                                     row(v_flat.nodes, v_flat.tasks, '{}'::atm_internal.plan_entity[], v_flat.generated)::atm_internal.flat_plan);
+  exception
+    when unique_violation or exclusion_violation or foreign_key_violation then
+      get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name;
+      perform atm_internal.refuse_plan(p_epoch, v_flat, v_root.root_no, v_state, v_constraint, sqlerrm);
+  end;
+  update atm_internal.root r set
+    open_tasks = r.open_tasks + cardinality(v_flat.tasks),
+    pool_no = case
+      when (select count(distinct t.pool_no) from atm_internal.task t where t.root_no = r.root_no) = 1
+      then (select min(t.pool_no) from atm_internal.task t where t.root_no = r.root_no)
+    end
+   where r.root_no = v_root.root_no;
+  return query select * from atm_internal.planned_tasks(v_root.root_no, v_next_task);
+end
+$$;
+
+comment on function atm.add_tasks(bigint, uuid, jsonb) is
+$$Adds tasks and children below a command of a root that was planned with "seal": false.
+  epoch       of the calling engine
+  command_id  the command, root or child, below which they come
+  plan        {"tasks": [], "children": []} as in atm.plan_command; each task_id is required
+Returns one row per added task. The same addition again returns its rows.
+Errors: as atm.plan_command; AT008 no such command; AT101 added before with another plan; AT103 the root is sealed or over; AT201 stale epoch.
+Locks the root.$$;
+
+-- Holds of an addition join those of the root; the stronger access wins.
+create or replace function atm_internal.merge_holds(p_root_no bigint, p_entities atm_internal.plan_entity[]) returns void
+language plpgsql as $$
+begin
+  insert into atm_internal.hold as h (root_no, entity_type, entity_id, access, command_nos, task_nos)
+  select p_root_no, e.entity_type, e.entity_id, max(e.access),
+         coalesce(array_agg(distinct e.command_no) filter (where e.command_no is not null), '{}'),
+         coalesce(array_agg(distinct e.task_no) filter (where e.task_no is not null), '{}')
+    from unnest(p_entities) e
+   where not exists (select from atm_internal.hold x
+                      where x.root_no = p_root_no and x.entity_type = e.entity_type and x.entity_id = e.entity_id)
+   group by e.entity_type, e.entity_id
+   order by e.entity_type, e.entity_id;
+  update atm_internal.hold h set
+    access      = greatest(h.access, n.access),
+    command_nos = h.command_nos || n.command_nos,
+    task_nos    = h.task_nos || n.task_nos
+    from (select e.entity_type, e.entity_id, max(e.access) as access,
+                 coalesce(array_agg(distinct e.command_no) filter (where e.command_no is not null), '{}') as command_nos,
+                 coalesce(array_agg(distinct e.task_no) filter (where e.task_no is not null), '{}') as task_nos
+            from unnest(p_entities) e group by e.entity_type, e.entity_id) n
+   where h.root_no = p_root_no and h.entity_type = n.entity_type and h.entity_id = n.entity_id
+     and not (n.command_nos <@ h.command_nos and n.task_nos <@ h.task_nos);
+end
+$$;
+
+-- Locks the root of a command that the engine of p_epoch may change; returns the command.
+create or replace function atm_internal.open_command(p_function text, p_epoch bigint, p_command_id uuid)
+returns atm_internal.command
+language plpgsql as $$
+declare
+  v_command atm_internal.command;
+  v_epoch bigint;
+begin
+  if not atm_internal.is_current(p_epoch) then
+    perform atm_internal.refuse_epoch(p_epoch);
+  end if;
+  select c.* into v_command from atm_internal.command c where c.command_id = p_command_id;
+  if not found then
+    raise exception 'atm.%: there is no live command %', p_function, p_command_id
+      using errcode = 'AT008',
+            hint = case when exists (select from atm_internal.history h where h.command_id = p_command_id)
+                     then 'It is in atm.history.' else 'See atm.commands.' end;
+  end if;
+  select r.epoch into v_epoch from atm_internal.root r where r.root_no = v_command.root_no for no key update;
+  if not found then
+    raise exception 'command % has just ended', p_command_id using errcode = '40001', hint = 'Repeat the transaction.';
+  elsif v_epoch <> p_epoch then
+    raise exception 'command % belongs to another engine', p_command_id
+      using errcode = 'AT201', hint = 'Only the engine that planned a command changes it.';
+  end if;
+  return v_command;
+end
+$$;
+
+create or replace function atm.seal_command(epoch bigint, command_id uuid) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  p_epoch alias for $1;
+  p_command_id alias for $2;
+  v_command atm_internal.command;
+begin
+  if num_nulls(p_epoch, p_command_id) > 0 then
+    perform atm_internal.refuse_null('seal_command', jsonb_build_object('epoch', p_epoch, 'command_id', p_command_id));
+  end if;
+  v_command := atm_internal.open_command('seal_command', p_epoch, p_command_id);
+  update atm_internal.root r set state = 'sealed' where r.root_no = v_command.root_no and r.state = 'open';
+  if found then
+    perform atm_internal.count_down(array[v_command.root_no], array[0], array[false]);
+  end if;
+  return (select r.state::text from atm_internal.root r where r.root_no = v_command.root_no);
+end
+$$;
+
+comment on function atm.seal_command(bigint, uuid) is
+$$Says that no more tasks will be added to a root command: it becomes ready when all its tasks are done.
+  epoch       of the calling engine
+  command_id  the root command (a child seals its root)
+Returns the root's state: sealed or, when no task is open, ready. Sealing again changes nothing.
+Errors: AT001 NULL; AT008 no such live command; AT201 stale epoch or another engine's. Locks the root. NOTIFY: atm_ready.$$;
+
+-- Aborts a locked root: seals it, ends what was never sent, marks it failed.
+create or replace function atm_internal.abort_root(p_root_no bigint, p_stop boolean) returns void
+language plpgsql as $$
+begin
+  update atm_internal.root r set
+    state = 'sealed', aborted = true, stop = r.stop or p_stop, chores = r.chores or p_stop
+   where r.root_no = p_root_no;
+  perform atm_internal.close_unbound(array[p_root_no], null, '{planned}', 'not_submitted');
+  perform atm_internal.count_down(array[r.root_no], array[0], array[false])
+     from atm_internal.root r where r.root_no = p_root_no and r.state = 'sealed';
+end
+$$;
+
+create or replace function atm.abort_command(
+  epoch bigint, command_id uuid, reason text, stop_running boolean default false
+) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+  p_epoch alias for $1;
+  p_command_id alias for $2;
+  p_reason alias for $3;
+  p_stop alias for $4;
+  v_command atm_internal.command;
+  v_state atm_internal.root_state;
+begin
+  if num_nulls(p_epoch, p_command_id, p_stop) > 0 then
+    perform atm_internal.refuse_null('abort_command', jsonb_build_object(
+      'epoch', p_epoch, 'command_id', p_command_id, 'stop_running', p_stop));
+  end if;
+  perform atm_internal.require_reason('abort_command', p_reason);
+  v_command := atm_internal.open_command('abort_command', p_epoch, p_command_id);
+  select r.state into v_state from atm_internal.root r where r.root_no = v_command.root_no;
+  if v_state not in ('open', 'sealed') then
+    raise exception 'command % is %: it cannot be aborted any more', p_command_id, v_state
+      using errcode = 'AT107', hint = 'Its endAction decides what happens now.';
+  end if;
+  perform atm_internal.write_note(v_command.root_no, 'aborted', p_reason);
+  perform atm_internal.abort_root(v_command.root_no, p_stop);
+  return (select r.state::text from atm_internal.root r where r.root_no = v_command.root_no);
+end
+$$;
+
+comment on function atm.abort_command(bigint, uuid, text, boolean) is
+$$Gives a root command up: seals it, ends the tasks that were never sent, and lets it end with failure.
+  epoch         of the calling engine
+  command_id    the root command (a child aborts its root)
+  reason        why; shown by atm.explain
+  stop_running  true: VDSM is asked to stop the tasks that run; false: they are followed to their end
+Returns the root's state. Tasks that are submitting stay so until the engine binds, fails or doubts them.
+Errors: AT001 NULL or no reason; AT008 no such live command; AT107 it is ready or later; AT201 stale epoch or another engine's.
+Locks the root, then its tasks. NOTIFY: atm_ready.$$;
