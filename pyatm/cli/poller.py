@@ -50,7 +50,8 @@ def poller(
     """
     settings = settings_from(config, dsn, data_dir)
     _log()
-    from pyatm.poller.daemon import SchemaMissingError, tls_files
+    from pyatm.poller.daemon import tls_files
+    from pyatm.poller.database import SchemaError
 
     try:
         tls_files(settings.vdsm)
@@ -71,7 +72,7 @@ def poller(
     )
     try:
         asyncio.run(serving)
-    except SchemaMissingError as error:
+    except SchemaError as error:
         raise CommandError(str(error)) from None
 
 

@@ -31,10 +31,6 @@ _RELEASE_TIMEOUT: Final = 5.0
 _LISTEN_CHECK: Final = 30.0
 
 
-class SchemaMissingError(Exception):
-    """The database has no schema of pyatm, or this user may not use it."""
-
-
 @dataclass(slots=True)
 class _Running:
     loop: PoolLoop
@@ -72,7 +68,7 @@ class Poller:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set, then give the pools up.
 
-        Raises ``SchemaMissingError``; a database that cannot be reached is waited for.
+        Raises ``SchemaError``; a database that cannot be reached is waited for.
         """
         async with PollerDatabase(self._dsn) as database:
             stopped = asyncio.create_task(stop.wait())
@@ -127,21 +123,13 @@ class Poller:
         pause = 0.2
         while True:
             try:
-                version = await database.version()
+                await database.check_schema()
             except psycopg.OperationalError as error:
                 problem = str(error).strip()
                 self._log.warning("database not reached; trying again", error=problem)
                 self._manager.status(f"waiting for the database: {problem}"[:200])
-            except psycopg.Error as error:
-                if error.sqlstate in ("3F000", "42883"):
-                    text = "the database has no schema of pyatm; run `pyatm db migrate`"
-                    raise SchemaMissingError(text) from None
-                if error.sqlstate == "42501":
-                    text = f"{error.diag.message_primary}; grant the user the role atm_poller"
-                    raise SchemaMissingError(text) from None
-                raise
             else:
-                self._log.info("database reached", schema=version)
+                self._log.info("database reached")
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

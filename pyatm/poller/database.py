@@ -26,7 +26,19 @@ AsyncConnection = psycopg.AsyncConnection["TupleRow"]
 STALE_LEASE: Final = "AT202"
 RETRIED: Final = ("40001", "40P01")
 _ATTEMPTS: Final = 5
+FUNCTIONS: Final = (
+    "atm.acquire_pools(text,integer,interval)",
+    "atm.release_pools(text)",
+    "atm.report_poll(bigint,uuid,timestamptz,jsonb,jsonb)",
+    "atm.report_actions(bigint,uuid,jsonb)",
+)
+"""All that a poller calls."""
+_GRANT: Final = "grant it the role atm_poller"
 VDSM_PORT: Final = 54321
+
+
+class SchemaError(Exception):
+    """The database has no schema of pyatm, or this user may not use it; says what to do."""
 
 
 class StaleLeaseError(Exception):
@@ -119,10 +131,26 @@ class PollerDatabase:
             if connection is not None:
                 await connection.close()
 
-    async def version(self) -> str:
-        """The version of the schema; raises ``psycopg.Error`` when there is none."""
-        rows, _ = await self._call("select atm.version()::text", [])
-        return str(rows[0][0])
+    async def check_schema(self) -> None:
+        """Whether all that a poller calls is there and may be called by this user.
+
+        Raises ``SchemaError``; ``psycopg.OperationalError`` when the database is not reached.
+        """
+        try:
+            rows, _ = await self._call(
+                "select name, has_function_privilege(to_regprocedure(name), 'execute')"
+                " from unnest(%s::text[]) name",
+                [list(FUNCTIONS)],
+            )
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise SchemaError(f"{error.diag.message_primary}; {_GRANT}") from None
+        missing = [row[0] for row in rows if row[1] is None]
+        if missing:
+            text = f"the database has no function {missing[0]}; run `pyatm db migrate`"
+            raise SchemaError(text)
+        refused = [row[0] for row in rows if not row[1]]
+        if refused:
+            raise SchemaError(f"this user may not call {refused[0]}; {_GRANT}")
 
     async def clock(self) -> datetime:
         """The database's clock now."""
