@@ -14,7 +14,7 @@ create or replace function atm_internal.flatten_plan(
 language plpgsql as $$
 declare
   v_is_root constant boolean := p_parent is null;
-  v_keys constant text[] := '{command_id,action_type,parameters,entities,tasks,children}';
+  v_keys constant text[] := array['command_id', 'action_type', 'parameters', 'entities', 'tasks', 'children'];
   v_flat atm_internal.flat_plan;
   v_valid boolean;
 begin

@@ -83,7 +83,7 @@ begin
   end if;
   if v_seen is not null then
     perform atm_internal.apply_changes(p_started, v_seen);
-    perform atm_internal.apply_unknowns(v_poll.pool_no, p_started, v_seen, v_set);
+    perform atm_internal.apply_unknowns(v_poll.pool_no, v_seen, v_set);
   end if;
   perform atm_internal.follow_unknowns(v_poll, p_started, p_statuses, v_set);
   perform atm_internal.apply_absences(v_poll, p_started, v_seen, p_statuses, v_set);

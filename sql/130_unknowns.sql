@@ -5,7 +5,7 @@
 -- orphan. A ghost is an id known from history that is listed again: it is cleared again.
 
 create or replace function atm_internal.apply_unknowns(
-  p_pool_no integer, p_started timestamptz, p_seen atm_internal.seen[], p_set atm_internal.setting
+  p_pool_no integer, p_seen atm_internal.seen[], p_set atm_internal.setting
 ) returns void
 language plpgsql as $$
 begin
