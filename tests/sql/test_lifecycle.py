@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from .world import FINISHED, ROLLED_BACK, World, status
 
@@ -123,14 +124,15 @@ def test_reverting_holds_the_entities_until_vdsm_has_reverted(world: World) -> N
     world.act(chores)
     assert world.state(root) == "ended"
     world.settle()
-    assert world.live_rows() == 0 and world.vdsm == {}
+    assert world.live_rows() == 0
+    assert world.vdsm == {}
 
 
 def test_a_task_that_vdsm_does_not_list_is_lost_after_the_polls_of_one_spm_incarnation(
     world: World,
 ) -> None:
     world.set(absence_polls=3)
-    root, (task,), (vdsm,) = world.planned_and_bound(1)
+    root, (task,), (_vdsm,) = world.planned_and_bound(1)
     world.vdsm.clear()
     world.poll()
     world.poll()
@@ -188,8 +190,6 @@ def test_tasks_can_be_added_until_the_command_is_sealed(world: World) -> None:
     (first,) = world.plan(document)
     root = first["root_command_id"]
     addition = {"children": world.document(2)["children"]}
-    from psycopg.types.json import Jsonb
-
     added = world.rows(
         "select * from atm.add_tasks(%s, %s, %s)", world.epoch, root, Jsonb(addition)
     )

@@ -1,14 +1,16 @@
-"""A small world for tests of the SQL face: an engine, a pool, a poller, and a VDSM that is a dict."""
+"""A small world for tests of the SQL face: engine, pool, poller, and a VDSM that is a dict."""
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
+
+if TYPE_CHECKING:
+    import psycopg
 
 Row = dict[str, Any]
 
@@ -211,7 +213,8 @@ class World:
     def live_rows(self) -> int:
         return int(
             self.one(
-                "select (select count(*) from atm.commands) + (select count(*) from atm.tasks) + (select count(*) from atm.entities)"
+                "select (select count(*) from atm.commands) + (select count(*) from atm.tasks)"
+                " + (select count(*) from atm.entities)"
             )
         )
 
