@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 
-from pyatm.cli.errors import EXIT_CONFIGURATION, CommandError
+from pyatm.cli.errors import EXIT_CONFIGURATION, EXIT_FAILURE, CommandError
 from pyatm.cli.options import ConfigOption, DataDirOption, DsnOption, settings_from
+from pyatm.cli.output import print_json
 from pyatm.config import ConfigurationError, Settings
 from pyatm.database.dsn import open_database
 
@@ -35,11 +37,17 @@ def poller(
     name: Annotated[
         str | None, typer.Option(help="Name of this process; unique among the pollers.")
     ] = None,
+    check_only: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Try configuration, database, certificates and hosts, and end."
+        ),
+    ] = False,
     exit_with_parent: Annotated[
         bool, typer.Option("--exit-with-parent", help="End when standard input ends.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON line when it is ready.")
+        bool, typer.Option("--json", help="Print one JSON line when it is ready, or the findings.")
     ] = False,
 ) -> None:
     """Poll the VDSM of storage pools and report to the database until SIGTERM.
@@ -49,6 +57,9 @@ def poller(
     Example: PYATM_DSN='host=db1 dbname=pyatm user=poller' pyatm poller
     """
     settings = settings_from(config, dsn, data_dir)
+    if check_only:
+        _check(settings, as_json)
+        return
     _log()
     from pyatm.poller.daemon import tls_files
     from pyatm.poller.database import SchemaError
@@ -74,6 +85,23 @@ def poller(
         asyncio.run(serving)
     except SchemaError as error:
         raise CommandError(str(error)) from None
+
+
+def _check(settings: Settings, as_json: bool) -> None:
+    """Print what was found; exit code 1 when something does not work."""
+    from pyatm.poller.check import check
+
+    database = open_database(settings)
+    findings = asyncio.run(check(settings, database.dsn, database.direct_dsn))
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.text}")
+            if finding.fix:
+                typer.echo(f"      {finding.fix}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(EXIT_FAILURE)
 
 
 def _log() -> None:

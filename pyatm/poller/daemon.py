@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ CHANNEL: Final = "atm_work"
 _LONGEST_PAUSE: Final = 10.0
 _RELEASE_TIMEOUT: Final = 5.0
 _LISTEN_CHECK: Final = 30.0
+_DAY: Final = 86400.0
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class Poller:
             tasks = [
                 asyncio.create_task(self._listen()),
                 asyncio.create_task(self._scan(services)),
+                asyncio.create_task(self._keep_house(database)),
                 asyncio.create_task(self._feed_watchdog()),
             ]
             try:
@@ -236,6 +239,17 @@ class Poller:
             self._log.info("pools released")
         except (psycopg.Error, TimeoutError) as error:
             self._log.warning("pools not released; their leases run out", error=str(error).strip())
+
+    async def _keep_house(self, database: PollerDatabase) -> None:
+        """Once a day; every poller does it, the first one finds something to do."""
+        while True:
+            try:
+                await database.ensure_partitions()
+            except psycopg.Error as error:
+                self._log.warning("partitions not looked after", error=str(error).strip())
+                await asyncio.sleep(600)
+            else:
+                await asyncio.sleep(_DAY * random.uniform(0.8, 1))  # noqa: S311 (spreads load)
 
     def _status(self) -> str:
         now = time.monotonic()

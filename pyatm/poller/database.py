@@ -31,6 +31,7 @@ FUNCTIONS: Final = (
     "atm.release_pools(text)",
     "atm.report_poll(bigint,uuid,timestamptz,jsonb,jsonb)",
     "atm.report_actions(bigint,uuid,jsonb)",
+    "atm.ensure_partitions(integer)",
 )
 """All that a poller calls."""
 _GRANT: Final = "grant it the role atm_poller"
@@ -166,6 +167,11 @@ class PollerDatabase:
         )
         return [LeasedPool(row[0], row[1], _addresses(row[2]), row[3]) for row in rows]
 
+    async def pools(self) -> list[LeasedPool]:
+        """All pools, whoever has them; their tokens are 0."""
+        rows, _ = await self._call("select storage_pool_id, hosts, tasks from atm.pools", [])
+        return [LeasedPool(row[0], 0, _addresses(row[1]), row[2]) for row in rows]
+
     async def report_poll(
         self,
         token: int,
@@ -208,6 +214,10 @@ class PollerDatabase:
     async def release_pools(self, poller: str) -> None:
         """Give all our pools to whoever wants them."""
         await self._call("select atm.release_pools(poller => %s)", [poller])
+
+    async def ensure_partitions(self) -> None:
+        """Make the partitions of the coming months, if they are missing."""
+        await self._call("select atm.ensure_partitions()", [])
 
     async def _call(self, statement: str, arguments: list[Any]) -> tuple[list[TupleRow], bool]:
         """Rows, and whether the COMMIT was confirmed as the server's settings demand."""
