@@ -152,7 +152,7 @@ class PoolLoop:
         self._metrics.polled(self.name, time.monotonic() - begun, listing.statuses is not None)
         self._say(listing.problem)
         if not reported.durable:
-            self._log.warning("report not confirmed by the standbys; nothing is done at VDSM")
+            self._log.warning("report not confirmed by the standbys")
         elif listing.client is not None and reported.to_do:
             self._chores.start(reported.to_do, listing.client)
         return self._pace(listing.statuses, bool(reported.to_do))

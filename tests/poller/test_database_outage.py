@@ -1,0 +1,88 @@
+"""A database server of the test's own is stopped, started, and left without its standby."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from pyatm.database.embedded import EmbeddedServer, private_server
+from pyatm.database.migrate import migrate
+from pyatm.simulator.process import SimulatorProcess
+from tests.poller.stage import UNTIL_TOLD, Stage, until
+
+Running = Callable[..., Any]
+
+
+@pytest.fixture
+def server() -> Generator[EmbeddedServer]:
+    with private_server(durable=False) as server:
+        migrate(server.dsn())
+        yield server
+
+
+async def test_the_database_is_shut_down_hard_and_comes_back(
+    server: EmbeddedServer, tmp_path: Path, running: Running
+) -> None:
+    pool = str(uuid4())
+    directory = tmp_path / "vdsm"
+    host = running(SimulatorProcess(directory, pools=(pool,), spm=True, options=UNTIL_TOLD))
+    with psycopg.connect(server.dsn(), autocommit=True) as before:
+        stage = Stage(server.dsn(), before, tmp_path)
+        stage.pool(host, pool_id=pool)
+        poller = running(stage.poller())
+        command, _ = await stage.command(host, pool)
+        await until(lambda: stage.polled_host(pool), "the pool is polled")
+    server.stop(immediate=True)
+    await until(lambda: poller.logged("cannot look for pools"), "it has noticed")
+    async with host.control() as control:
+        await control.finish()
+    server.start()
+    with psycopg.connect(server.dsn(), autocommit=True) as after:
+        stage.db = after
+        await stage.ended(command, "succeeded")
+    assert len(poller.logged("cannot look for pools")) == 1
+    assert poller.end() == 0
+
+
+async def test_nothing_is_done_at_vdsm_after_a_commit_without_its_standby(
+    server: EmbeddedServer, tmp_path: Path, running: Running
+) -> None:
+    pool = str(uuid4())
+    directory = tmp_path / "vdsm"
+    host = running(SimulatorProcess(directory, pools=(pool,), spm=True, options=UNTIL_TOLD))
+    with psycopg.connect(server.dsn(), autocommit=True) as db:
+        db.execute("set synchronous_commit = local")
+        stage = Stage(server.dsn(), db, tmp_path)
+        stage.pool(host, pool_id=pool)
+        poller = running(stage.poller(PYATM_POLLER__LEASE="3600"))
+        command, _ = await stage.command(host, pool)
+        await until(lambda: stage.polled_host(pool), "the pool is polled")
+        standby = "alter system set synchronous_standby_names = '{}'"
+        db.execute(standby.format("nobody").encode())
+        db.execute("select pg_reload_conf()")
+        async with host.control() as control:
+            await control.finish()
+
+            def cancelled() -> int:
+                stage.value(
+                    "select count(pg_cancel_backend(pid)) from pg_stat_activity"
+                    " where wait_event = 'SyncRep'"
+                )
+                return len(poller.logged("report not confirmed by the standbys"))
+
+            await until(lambda: cancelled() and stage.state(command) == "ready", "it is ready")
+            assert stage.finish() == [(command, "succeeded")]
+            seen = cancelled()
+            # Each of these reports has asked for the clear.
+            await until(lambda: cancelled() >= seen + 3, "further reports")
+            assert len(await control.tasks()) == 1
+            db.execute(standby.format("").encode())
+            db.execute("select pg_reload_conf()")
+            await until(lambda: stage.state(command) is None, "the command is cleared")
+            async with asyncio.timeout(20):
+                while await control.tasks():
+                    await asyncio.sleep(0.05)
