@@ -34,8 +34,8 @@ begin
                              'metrics', 'version', 'check']),
         ('atm_operator', array['set_pool', 'remove_pool', 'drain_pool', 'cancel_command', 'resolve_task', 'retry_end_action', 'resolve_orphan', 'set_setting',
                                'purge_history', 'ensure_partitions', 'entity_tasks', 'busy_entities', 'blockers', 'can_compensate',
-                               'explain', 'check', 'metrics', 'version']),
-        ('atm_reader', array['entity_tasks', 'busy_entities', 'blockers', 'can_compensate', 'explain', 'check', 'metrics', 'version']),
+                               'explain', 'check', 'metrics', 'version', 'reference']),
+        ('atm_reader', array['entity_tasks', 'busy_entities', 'blockers', 'can_compensate', 'explain', 'check', 'metrics', 'version', 'reference']),
         ('atm_monitor', array['check', 'metrics', 'version'])
       ) g (role, functions)
       join pg_namespace n on n.nspname = 'atm'
