@@ -1,0 +1,361 @@
+"""The reference engine: `python -m pyatm.flows.reference_engine`, one process, one engine.
+
+It starts its incarnation (`atm.start_engine`), which recovers what an earlier process of the same
+name left; plans and sends one flow if told to; and runs endActions until no command of its own is
+left. It may be killed at any instant and started again.
+
+Options
+    --flow NAME          remove-vm, hibernate-vm, create-template, create-snapshot; without it the
+                         process only recovers and ends what is there
+    --disks N            disks of a new VM in the toy inventory (default 4); --vm ID takes an
+                         existing VM instead; --memory saves memory with a snapshot
+    --pool ID --vdsm HOST:PORT [--vdsm ...]    the storage pool and its hosts; without --vdsm the
+                         hosts are those of `atm.pools`. TLS and certificates: settings `vdsm.*`
+                         (`PYATM_VDSM__TLS=false` for a simulator)
+    --domain ID          storage domain of the new VM's disks
+    --dsn DSN            also PYATM_DSN; --engine NAME (default `reference`)
+    --answer-timeout S   seconds to wait for VDSM's answer; --submit-window S
+    --lease S --rescan S of endActions; --no-listen finds work by the re-scan alone
+    --stay               go on when no command is left, until SIGTERM
+    --pause-at POINT     print `paused` and stand still for ever when POINT is reached, for a kill
+    --points             print every point that is reached
+
+Events: JSON lines on stdout
+    started {engine, epoch}               the incarnation exists, older ones are fenced
+    vm {vm_id, disk_ids}                  the inventory has the new VM
+    planned {command_id, action_type, tasks: [task_id ...]}   committed, the first task announced
+    submitting {n, task_id}               about to call VDSM; n counts from 1
+    answered {n, task_id, vdsm_task_id}   VDSM has answered, nothing is bound yet
+    bound {n, task_id, vdsm_task_id}      committed; the next task is announced
+    refused {n, task_id, reason}          VDSM refused, or nothing was sent
+    doubted {n, task_id, reason}          no answer, or not sent in time
+    late_bound {n, task_id, vdsm_task_id} a late answer settled a doubt
+    submitted {results}                   no more will be sent
+    ready {command_id, outcome, attempt}  endAction claimed
+    retried {command_id, reason}          endAction failed and will be offered again
+    ended {command_id, action_type, outcome, result, tasks}   endAction committed
+    idle                                  no command of this engine is left to end
+    error {message}                       why it ends with exit code 1
+    paused {at} / point {at}              see --pause-at and --points
+
+Points are named `NAME:N`, the N-th time (from 1) that NAME is reached. NAME is an event (reached
+just after it was printed, such as `bound:2`), or `before-F`, `commit-F` (before COMMIT), `after-F`
+for each function F of schema atm, or `before-rpc`, `sent-rpc`, `after-rpc` around each call of
+VDSM, or `prepared`, `applied` inside an endAction.
+
+Exit codes: 0 nothing left to do (whatever the outcomes), 1 error, 3 fenced by a newer incarnation,
+4 refused (an entity is held, or the inventory does not allow it).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+import structlog
+from psycopg_pool import AsyncConnectionPool
+
+from pyatm.config import ConfigurationError, Settings, load_settings
+from pyatm.database.dsn import resolve
+from pyatm.database.session import parameters
+from pyatm.engine import (
+    CommandPlan,
+    EndAction,
+    EndActionRunner,
+    Engine,
+    EngineError,
+    EntityBusy,
+    PlannedTask,
+    StaleEpoch,
+    Submission,
+    TaskPlan,
+)
+from pyatm.flows.catalogue import BY_ACTION, FLOWS
+from pyatm.flows.flow import FlowHandler, Options, plan_flow
+from pyatm.flows.hosts import Hosts, connector
+from pyatm.flows.inventory import Inventory, NotInInventory, NotOk
+from pyatm.flows.vdsm_tasks import METHODS
+from pyatm.vdsm import Address, Sending
+
+EXIT_FENCED: Final = 3
+EXIT_REFUSED: Final = 4
+
+
+class Trail:
+    """Prints events, counts points, and stands still at the one that was asked for."""
+
+    def __init__(self, pause_at: str | None, show_points: bool) -> None:
+        self._pause_at, self._show = pause_at, show_points
+        self._reached: Counter[str] = Counter()
+
+    async def event(self, event: str, **facts: Any) -> None:
+        """Print an event, which is a point too."""
+        self.write(event, **facts)
+        await self.point(event)
+
+    async def point(self, name: str) -> None:
+        """Reach a point."""
+        self._reached[name] += 1
+        at = f"{name}:{self._reached[name]}"
+        if self._show:
+            self.write("point", at=at)
+        if at == self._pause_at:
+            self.write("paused", at=at)
+            while True:
+                # The whole process stands still, timers and heart-beats included.
+                time.sleep(3600)  # noqa: ASYNC251
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Print a line without reaching a point."""
+        line = json.dumps({"event": event, **facts}, default=str)
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+class Sender:
+    """Calls VDSM for the tasks of the commands that this process planned.
+
+    A task of an earlier process is never sent: its parameters are not known here.
+    """
+
+    def __init__(self, hosts: Hosts, trail: Trail) -> None:
+        self._hosts, self._trail = hosts, trail
+        self._tasks: dict[UUID, TaskPlan] = {}
+
+    def know(self, command: CommandPlan) -> None:
+        """The tasks of this command may be sent."""
+        self._tasks.update({task.task_id: task for task in command.all_tasks()})
+
+    async def __call__(self, task: PlannedTask, sending: Sending) -> str:
+        """See `pyatm.engine.submission.Send`."""
+        planned = self._tasks[task.task_id]
+        await self._trail.point("before-rpc")
+        method = METHODS[planned.task_type]
+        call = asyncio.create_task(self._hosts.create_task(method, planned.parameters, sending))
+        try:
+            # The client has no event for "sent": only crash tests want to know.
+            while not call.done() and not self._hosts.creating:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await self._trail.point("sent-rpc")
+            return await call
+        finally:
+            call.cancel()
+            await self._trail.point("after-rpc")
+
+
+class ReferenceEngine:
+    """One run of the process.
+
+    Args:
+        options: of the command line.
+        settings: DSN and VDSM.
+        trail: where it tells what happens.
+    """
+
+    def __init__(self, options: argparse.Namespace, settings: Settings, trail: Trail) -> None:
+        self._options, self._settings, self._trail = options, settings, trail
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Everything, until nothing is left to do."""
+        database = resolve(self._settings)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+            kwargs={**parameters(database.dsn, "pyatm engine"), "autocommit": True},
+            min_size=2,
+            max_size=8,
+            open=False,
+        )
+        async with pool:
+            name: str = self._options.engine
+            engine = await Engine.start(pool, name, probe=self._trail.point)
+            await self._trail.event("started", engine=name, epoch=engine.epoch)
+            async with pool.connection() as connection, connection.transaction():
+                await Inventory(connection).install()
+            hosts = Hosts(
+                self._options.pool,
+                await self._addresses(engine, pool),
+                connector(self._settings),
+            )
+            try:
+                listen = None if self._options.no_listen else database.direct_dsn
+                await self._serve(engine, pool, hosts, listen)
+            finally:
+                await hosts.close()
+
+    async def _addresses(self, engine: Engine, pool: AsyncConnectionPool[Any]) -> list[Address]:
+        if self._options.vdsm:
+            places = [_address(text) for text in self._options.vdsm]
+            pool_id: UUID = self._options.pool
+            await engine.set_pool(pool_id, f"pool {pool_id}", [(p.host, p.port) for p in places])
+            return places
+        async with pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT hosts FROM atm.pools WHERE storage_pool_id = %s", [self._options.pool]
+            )
+            row = await cursor.fetchone()
+        if row is None:
+            raise ValueError(f"pool {self._options.pool} is not set; add --vdsm HOST:PORT")
+        return [Address(host["address"], int(host["port"])) for host in row[0]]
+
+    async def _serve(
+        self,
+        engine: Engine,
+        pool: AsyncConnectionPool[Any],
+        hosts: Hosts,
+        listen_dsn: str | None,
+    ) -> None:
+        sender = Sender(hosts, self._trail)
+        submission = Submission(
+            engine,
+            sender,
+            submit_window=self._options.submit_window,
+            answer_timeout=self._options.answer_timeout,
+            observe=self._trail.event,
+        )
+        runner = EndActionRunner(
+            engine,
+            FlowHandler(engine, BY_ACTION, hosts),
+            listen_dsn=listen_dsn,
+            lease=self._options.lease,
+            rescan=self._options.rescan,
+            observe=self._observe,
+            probe=self._trail.point,
+        )
+        if self._options.flow:
+            await self._submit(engine, submission, sender)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch(engine, pool))
+                group.create_task(runner.run(self._stop))
+        except* StaleEpoch as stale:
+            raise StaleEpoch(str(stale.exceptions[0]), "AT201") from None
+        await submission.close()
+
+    async def _submit(self, engine: Engine, submission: Submission, sender: Sender) -> None:
+        flow, chosen = FLOWS[self._options.flow], Options(memory=self._options.memory)
+        vm_id: UUID | None = self._options.vm
+        if vm_id is None:
+            async with engine.transaction("add_vm") as transaction:
+                inventory = Inventory(transaction.connection)
+                vm_id = await inventory.add_vm(
+                    "toy", self._options.disks, self._options.pool, self._options.domain
+                )
+                disks = [str(disk.disk_id) for disk in await inventory.disks(vm_id)]
+            await self._trail.event("vm", vm_id=str(vm_id), disk_ids=disks)
+        planned = await plan_flow(engine, flow, vm_id, chosen)
+        sender.know(planned.command)
+        await self._trail.event(
+            "planned",
+            command_id=str(planned.command.command_id),
+            action_type=flow.action_type,
+            tasks=[str(task.task_id) for task in planned.tasks],
+        )
+        results = await submission.run(planned.tasks, planned.transaction.announcement)
+        await self._trail.event("submitted", results=list(results))
+
+    async def _observe(self, event: str, end_action: EndAction, detail: str) -> None:
+        command_id = str(end_action.root_command_id)
+        if event == "claimed":
+            await self._trail.event(
+                "ready",
+                command_id=command_id,
+                outcome=end_action.outcome,
+                attempt=end_action.attempt,
+            )
+        elif event == "finished" and detail != "retry":
+            await self._trail.event(
+                "ended",
+                command_id=command_id,
+                action_type=end_action.action_type,
+                outcome=end_action.outcome,
+                result=detail,
+                tasks=[task.outcome for task in end_action.tasks],
+            )
+        else:
+            await self._trail.event("retried", command_id=command_id, reason=detail)
+
+    async def _watch(self, engine: Engine, pool: AsyncConnectionPool[Any]) -> None:
+        """Stop when no root command of this engine has still to end."""
+        while not self._stop.is_set() and not self._options.stay:
+            with suppress(psycopg.OperationalError):
+                async with pool.connection() as connection:
+                    cursor = await connection.execute(
+                        "SELECT count(*) FROM atm.commands WHERE engine_name = %s"
+                        " AND parent_command_id IS NULL"
+                        " AND state NOT IN ('ended', 'end_failed', 'reverting')",
+                        [engine.name],
+                    )
+                    row = await cursor.fetchone()
+                if row is not None and row[0] == 0:
+                    await self._trail.event("idle")
+                    self._stop.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 0.2)
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"--vdsm {text!r} is not HOST:PORT")
+    return Address(host, int(port))
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="reference_engine", description="The reference engine.")
+    parser.add_argument("--flow", choices=sorted(FLOWS))
+    parser.add_argument("--resume", action="store_true", help="no flow: only what is there")
+    parser.add_argument("--disks", type=int, default=4)
+    parser.add_argument("--vm", type=UUID)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--pool", type=UUID, required=True)
+    parser.add_argument("--domain", type=UUID, default=uuid4())
+    parser.add_argument("--vdsm", action="append", metavar="HOST:PORT")
+    parser.add_argument("--dsn")
+    parser.add_argument("--engine", default="reference")
+    parser.add_argument("--answer-timeout", type=float)
+    parser.add_argument("--submit-window", type=float, default=30.0)
+    parser.add_argument("--lease", type=float, default=30.0)
+    parser.add_argument("--rescan", type=float, default=2.0)
+    parser.add_argument("--no-listen", action="store_true")
+    parser.add_argument("--stay", action="store_true")
+    parser.add_argument("--pause-at", default=os.environ.get("PYATM_PAUSE_AT"))
+    parser.add_argument("--points", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.resume and options.flow:
+        parser.error("--resume and --flow exclude each other")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the process; returns its exit code."""
+    options = _arguments(arguments)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    trail = Trail(options.pause_at, options.points)
+    try:
+        settings = load_settings(dsn=options.dsn)
+        asyncio.run(ReferenceEngine(options, settings, trail).run())
+    except StaleEpoch as error:
+        trail.write("error", message=str(error))
+        return EXIT_FENCED
+    except (EntityBusy, NotOk, NotInInventory) as error:
+        trail.write("error", message=str(error))
+        return EXIT_REFUSED
+    except (EngineError, psycopg.Error, ConfigurationError, ValueError) as error:
+        trail.write("error", message=str(error).strip())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""The stage of a test of the flows."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Connection
+from tests.flows.stage import Stage
+
+
+@pytest.fixture
+def stage(dsn: str, db: Connection, tmp_path: Path) -> Generator[Stage]:
+    with Stage(dsn, db, tmp_path, job_seconds="0.05") as stage:
+        yield stage

@@ -1,0 +1,198 @@
+"""What the tests of the flows share: a database, a simulated SPM, a poller, engine processes."""
+
+import asyncio
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from pyatm.simulator.execution_log import FILE_NAME
+from pyatm.simulator.process import SimulatorProcess
+from tests.cli.programs import environment
+from tests.conftest import Connection
+from tests.poller.stage import PollerProcess
+
+PATIENCE = 60.0
+POOL = "5849b030-626e-47cb-ad90-3ce782d831b3"
+
+
+class EngineProcess:
+    """The reference engine as a child, its events read as they come."""
+
+    def __init__(self, stage: "Stage", *options: str) -> None:
+        self.events: list[dict[str, Any]] = []
+        command = [sys.executable, "-m", "pyatm.flows.reference_engine", "--pool", POOL]
+        command += ["--vdsm", f"{stage.simulator.host}:{stage.simulator.port}", *options]
+        log = (stage.directory / f"engine-{uuid.uuid4().hex[:8]}.log").open("wb")
+        self.child = subprocess.Popen(
+            command,
+            env=environment(PYATM_DSN=stage.dsn, PYATM_VDSM__TLS="false"),
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+        log.close()
+        self._log = Path(log.name)
+        self._rest = b""
+
+    def until(self, event: str) -> dict[str, Any]:
+        """Wait for an event; fails when the process ends or nothing comes."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            for line in self._lines(end):
+                self.events.append(line)
+                if line["event"] == event:
+                    return line
+
+    def finish(self) -> int:
+        """Wait for its end; returns its exit code."""
+        end = time.monotonic() + PATIENCE
+        while lines := self._lines(end, may_end=True):
+            self.events += lines
+        return self.child.wait(10)
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGKILL)
+        self.child.wait()
+        if self.child.stdout is not None:
+            self.child.stdout.close()
+
+    def all(self, event: str) -> list[dict[str, Any]]:
+        """The events of one kind so far."""
+        return [each for each in self.events if each["event"] == event]
+
+    def _lines(self, end: float, *, may_end: bool = False) -> list[dict[str, Any]]:
+        output = self.child.stdout
+        assert output is not None
+        assert select.select([output], [], [], max(end - time.monotonic(), 0))[0], self._story()
+        more = output.raw.read(65536)  # type: ignore[attr-defined]
+        assert more or may_end, f"ended: {self._story()}"
+        *whole, self._rest = (self._rest + (more or b"")).split(b"\n")
+        found = [json.loads(line) for line in whole]
+        return found or ([] if not more else self._lines(end, may_end=may_end))
+
+    def _story(self) -> str:
+        return f"{self.events[-8:]} {self._log.read_text(errors='replace')[-3000:]}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Stage:
+    """One test's world."""
+
+    def __init__(self, dsn: str, db: Connection, directory: Path, *, job_seconds: str) -> None:
+        self.dsn, self.db, self.directory = dsn, db, directory
+        quick = {
+            "absence_time": "0.5 s",
+            "in_doubt_settle": "1 s",
+            "absence_polls": "2",
+        }
+        for name, value in quick.items():
+            self.db.execute("select atm.set_setting(%s, %s, 'test')", [name, value])
+        options = ("--job-seconds", job_seconds)
+        self.simulator = SimulatorProcess(
+            directory / "vdsm", pools=[POOL], spm=True, options=options
+        )
+        self.poller: PollerProcess | None = None
+
+    def __enter__(self) -> Self:
+        self.simulator.start()
+        self.poller = PollerProcess(self.dsn, self.directory, PYATM_POLLER__POLL_INTERVAL_MAX="0.2")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.poller is not None:
+            self.poller.__exit__()
+        self.simulator.stop()
+
+    def engine(self, *options: str) -> EngineProcess:
+        """A new engine process of the same name."""
+        return EngineProcess(self, *options)
+
+    def run(self, flow: str, *options: str) -> EngineProcess:
+        """Run a flow to its end."""
+        with self.engine("--flow", flow, *options) as engine:
+            assert engine.finish() == 0, engine.events
+        return engine
+
+    def rows(self, query: str, *arguments: object) -> list[Any]:
+        return self.db.execute(query.encode(), arguments).fetchall()
+
+    def one(self, query: str, *arguments: object) -> Any:
+        return self.rows(query, *arguments)[0][0]
+
+    def live_rows(self) -> int:
+        """Rows in the live views."""
+        return self.one(
+            "select (select count(*) from atm.commands) + (select count(*) from atm.tasks)"
+            " + (select count(*) from atm.entities) + (select count(*) from atm.orphans)"
+        )
+
+    def until_clean(self) -> None:
+        """Wait until nothing is left in the live views and at VDSM."""
+        self.until(lambda: self.live_rows() == 0, "live views are empty")
+        self.until(lambda: self.at_vdsm() == [], "nothing is left at VDSM")
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until it holds."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > end:
+                left = self.rows("select * from atm.commands"), self.rows("select * from atm.tasks")
+                log = "" if self.poller is None else self.poller.log()[-2000:]
+                raise AssertionError(f"not within {PATIENCE:g} s: {what}\n{left}\n{log}")
+            time.sleep(0.05)
+
+    def at_vdsm(self) -> list[dict[str, Any]]:
+        """The tasks in VDSM's memory."""
+        return self.control("tasks")
+
+    def control(self, operation: str, *arguments: Any, **fields: Any) -> Any:
+        """One operation of the simulator's control port."""
+
+        async def perform() -> Any:
+            async with self.simulator.control() as control:
+                return await getattr(control, operation)(*arguments, **fields)
+
+        return asyncio.run(perform())
+
+    def executed(self, verb: str | None = None) -> list[dict[str, Any]]:
+        """Tasks whose work stands, from the simulator's own record."""
+        path = self.directory / "vdsm" / FILE_NAME
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        verbs = {line["task_id"]: line for line in lines if line["event"] == "created"}
+        return [
+            verbs[line["task_id"]]
+            for line in lines
+            if line["event"] == "finished"
+            and line.get("result", line.get("details", {}).get("result")) == "success"
+            and verb in (None, _verb(verbs[line["task_id"]]))
+        ]
+
+    def effects(self) -> list[tuple[uuid.UUID, str]]:
+        """The effects of endActions, all of them."""
+        return self.rows(
+            "select root_command_id, effect from pyatm_inventory.effect order by effect_no"
+        )
+
+    def disks(self) -> dict[str, str]:
+        """State by disk id in the inventory."""
+        query = "select disk_id::text, state from pyatm_inventory.disk"
+        return dict(self.rows(query))
+
+
+def _verb(line: dict[str, Any]) -> str:
+    return str(line.get("verb") or line.get("details", {}).get("verb"))
