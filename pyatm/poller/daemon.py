@@ -13,10 +13,11 @@ import psycopg
 import structlog
 
 from pyatm.database.session import aconnect
-from pyatm.poller.database import PollerDatabase
+from pyatm.poller.database import LISTENER, PollerDatabase
 from pyatm.poller.metrics import Metrics
 from pyatm.poller.pool_loop import PoolLoop, Services
 from pyatm.poller.service_manager import ServiceManager
+from pyatm.poller.share import FairShare
 from pyatm.vdsm import ClientSettings, ConnectionSettings, TlsFiles, VdsmClient
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Poller:
         while True:
             try:
                 connection = await aconnect(
-                    self._listen_dsn, application_name="pyatm poller listen", autocommit=True
+                    self._listen_dsn, application_name=LISTENER, autocommit=True
                 )
                 async with connection:
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
@@ -167,16 +168,17 @@ class Poller:
     async def _scan(self, services: Services) -> None:
         await self._listening.wait()
         pause, failed = 0.2, False
+        share = FairShare(patience=3 * self.settings.poller.rescan_interval)
         while True:
             # Cleared before the query: what comes during it is looked at again.
             self._work.clear()
             settings = self.settings.poller
             self._scan_by = time.monotonic() + settings.rescan_interval + 300.0
-            begun = time.monotonic()
             try:
-                pools = await services.database.acquire_pools(
-                    self.name, settings.max_pools, settings.lease
-                )
+                census = await services.database.census()
+                limit = share.limit(census, len(self._running), settings.max_pools)
+                begun = time.monotonic()
+                pools = await services.database.acquire_pools(self.name, limit, settings.lease)
             except psycopg.Error as error:
                 self.metrics.database_errors.inc()
                 if not failed:

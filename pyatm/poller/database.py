@@ -12,6 +12,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pyatm.database.session import CommitGuard, parameters
+from pyatm.poller.share import Census
 from pyatm.vdsm import Address
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 AsyncConnection = psycopg.AsyncConnection["TupleRow"]
 
+LISTENER: Final = "pyatm poller listen"
+"""Application name of the connection that every poller keeps for LISTEN."""
 STALE_LEASE: Final = "AT202"
 RETRIED: Final = ("40001", "40P01")
 _ATTEMPTS: Final = 5
@@ -171,6 +174,16 @@ class PollerDatabase:
         """All pools, whoever has them; their tokens are 0."""
         rows, _ = await self._call("select storage_pool_id, hosts, tasks from atm.pools", [])
         return [LeasedPool(row[0], 0, _addresses(row[1]), row[2]) for row in rows]
+
+    async def census(self) -> Census:
+        """How many pools and pollers there are; a poller is known by its listening connection."""
+        rows, _ = await self._call(
+            "select count(*), count(*) filter (where poller is null or lease_until < now()),"
+            " (select count(*) from pg_stat_activity"
+            " where datname = current_database() and application_name = %s) from atm.pools",
+            [LISTENER],
+        )
+        return Census(*rows[0])
 
     async def report_poll(
         self,
