@@ -261,6 +261,7 @@ create or replace function atm_internal.count_cleared(p_root_nos bigint[], p_cle
 language plpgsql as $$
 declare
   v_over bigint[];
+  v_root_no bigint;
 begin
   with counted as (
     update atm_internal.root r set uncleared = r.uncleared - x.cleared
@@ -269,8 +270,26 @@ begin
     returning r.root_no, r.uncleared
   )
   select array_agg(c.root_no) filter (where c.uncleared = 0) into v_over from counted c;
-  if v_over is not null then
-    perform atm_internal.archive(v_over);
+  if v_over is null then
+    return;
   end if;
+  begin
+    perform atm_internal.archive(v_over);
+  exception
+    when serialization_failure or deadlock_detected then
+      raise;
+    when others then
+      -- Some root cannot be archived: it is set aside, the others go.
+      foreach v_root_no in array v_over loop
+        begin
+          perform atm_internal.archive(array[v_root_no]);
+        exception
+          when serialization_failure or deadlock_detected then
+            raise;
+          when others then
+            perform atm_internal.set_root_aside(v_root_no, sqlstate, sqlerrm);
+        end;
+      end loop;
+  end;
 end
 $$;

@@ -82,7 +82,7 @@ begin
     v_seen := array(select s from unnest(v_seen) s where s.key is null or atm_internal.is_readable(s.key, s.value) order by s.root_no, s.task_no);
   end if;
   if v_seen is not null then
-    perform atm_internal.apply_changes(p_started, v_seen);
+    perform atm_internal.apply_changes_apart(p_started, v_seen);
     perform atm_internal.apply_unknowns(v_poll.pool_no, v_seen, v_set);
   end if;
   perform atm_internal.follow_unknowns(v_poll, p_started, p_statuses, v_set);
@@ -193,6 +193,32 @@ begin
 end
 $$;
 
+-- The same; when some root raises an error, each root on its own, and those that raise are set aside.
+create or replace function atm_internal.apply_changes_apart(p_started timestamptz, p_seen atm_internal.seen[]) returns void
+language plpgsql as $$
+declare
+  v_root_no bigint;
+begin
+  perform atm_internal.apply_changes(p_started, p_seen);
+exception
+  when serialization_failure or deadlock_detected then
+    raise;
+  when others then
+    for v_root_no in
+      select distinct s.root_no from unnest(p_seen) s where s.kind in ('changed', 'again') order by s.root_no
+    loop
+      begin
+        perform atm_internal.apply_changes(p_started, array(select s from unnest(p_seen) s where s.root_no = v_root_no));
+      exception
+        when serialization_failure or deadlock_detected then
+          raise;
+        when others then
+          perform atm_internal.set_root_aside(v_root_no, sqlstate, sqlerrm);
+      end;
+    end loop;
+end
+$$;
+
 -- Bound tasks that VDSM does not list. They are counted in atm_internal.watch; after absence_polls polls of one incarnation and
 -- absence_time between the first and this one they are absent: a running one is lost, a done one is cleared.
 create or replace function atm_internal.apply_absences(
@@ -253,8 +279,9 @@ begin
   if v_root_nos is not null then
     perform atm_internal.count_down(array_agg(x.root_no), array_agg(x.closed), array_agg(true))
        from unnest(v_root_nos, v_closed) x (root_no, closed) where x.closed > 0 having count(*) > 0;
-    perform atm_internal.end_reverted(v_root_nos);
+    -- First those that have ended before: ending counts what is uncleared by itself.
     perform atm_internal.count_cleared(v_root_nos, v_cleared);
+    perform atm_internal.end_reverted(v_root_nos);
   end if;
 end
 $$;

@@ -62,8 +62,8 @@ begin
     into v_root_nos, v_cleared, v_applied
     from per_root p;
   if v_root_nos is not null then
-    perform atm_internal.end_reverted(v_root_nos);
     perform atm_internal.count_cleared(v_root_nos, v_cleared);
+    perform atm_internal.end_reverted(v_root_nos);
   end if;
 
   -- Orphans, the seldom case.
