@@ -43,9 +43,7 @@ def default_data_dir() -> Path:
 class Section(BaseModel):
     """Base of the sections of the file: unknown keys are errors, values do not change."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
 
 class PollerSettings(Section):
@@ -115,7 +113,6 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
     dsn: SecretStr | None = None

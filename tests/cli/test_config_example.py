@@ -12,6 +12,7 @@ def test_the_example_as_printed_changes_no_setting(tmp_path: Path) -> None:
     printed = Program().run("config", "example")
     assert printed.returncode == 0, printed.stderr
     assert tomllib.loads(printed.stdout) == {"poller": {}, "vdsm": {}}
+    assert "# How long a pool stays ours after the last report.\n# lease = 30.0" in printed.stdout
 
 
 def test_every_setting_of_the_example_can_be_uncommented(tmp_path: Path) -> None:
