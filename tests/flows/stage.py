@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import select
 import signal
 import subprocess
@@ -44,18 +45,32 @@ class EngineProcess:
 
     def until(self, event: str) -> dict[str, Any]:
         """Wait for an event; fails when the process ends or nothing comes."""
-        end = time.monotonic() + PATIENCE
         while True:
-            for line in self._lines(end):
-                self.events.append(line)
-                if line["event"] == event:
-                    return line
+            line = self.next()
+            assert line is not None, f"ended: {self._story()}"
+            if line["event"] == event:
+                return line
+
+    def next(self) -> dict[str, Any] | None:
+        """The next event, None when the process has ended; fails when nothing comes."""
+        end = time.monotonic() + PATIENCE
+        output = self.child.stdout
+        assert output is not None
+        while b"\n" not in self._rest:
+            ready = select.select([output], [], [], max(end - time.monotonic(), 0))[0]
+            assert ready, self._story()
+            more = os.read(output.fileno(), 65536)
+            if not more:
+                return None
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        self.events.append(json.loads(line))
+        return self.events[-1]
 
     def finish(self) -> int:
         """Wait for its end; returns its exit code."""
-        end = time.monotonic() + PATIENCE
-        while lines := self._lines(end, may_end=True):
-            self.events += lines
+        while self.next() is not None:
+            pass
         return self.child.wait(10)
 
     def kill(self) -> None:
@@ -69,16 +84,6 @@ class EngineProcess:
     def all(self, event: str) -> list[dict[str, Any]]:
         """The events of one kind so far."""
         return [each for each in self.events if each["event"] == event]
-
-    def _lines(self, end: float, *, may_end: bool = False) -> list[dict[str, Any]]:
-        output = self.child.stdout
-        assert output is not None
-        assert select.select([output], [], [], max(end - time.monotonic(), 0))[0], self._story()
-        more = output.raw.read(65536)  # type: ignore[attr-defined]
-        assert more or may_end, f"ended: {self._story()}"
-        *whole, self._rest = (self._rest + (more or b"")).split(b"\n")
-        found = [json.loads(line) for line in whole]
-        return found or ([] if not more else self._lines(end, may_end=may_end))
 
     def _story(self) -> str:
         return f"{self.events[-8:]} {self._log.read_text(errors='replace')[-3000:]}"
@@ -187,6 +192,10 @@ class Stage:
         return self.rows(
             "select root_command_id, effect from pyatm_inventory.effect order by effect_no"
         )
+
+    def removed_images(self) -> set[str]:
+        """Images that VDSM has removed for good."""
+        return {path.name for path in (self.directory / "vdsm" / POOL).glob("*/removed/*")}
 
     def disks(self) -> dict[str, str]:
         """State by disk id in the inventory."""
