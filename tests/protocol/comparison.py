@@ -66,15 +66,17 @@ class Ids:
                 other = simulated.get(self._ours.get(key, key))
                 self.learn(value, other)
         elif (
-            recorded != simulated
+            isinstance(recorded, str)
+            and isinstance(simulated, str)
+            and recorded != simulated
             and self._is_new(recorded, True)
             and self._is_new(simulated, False)
         ):
             self._pair(recorded, simulated)
 
-    def _is_new(self, text: Any, recorded: bool) -> bool:
+    def _is_new(self, text: str, recorded: bool) -> bool:
         known = self._ours if recorded else self._theirs
-        return isinstance(text, str) and re.fullmatch(UUID, text) is not None and text not in known
+        return re.fullmatch(UUID, text) is not None and text not in known
 
     def _pair(self, theirs: str, ours: str) -> None:
         self._ours[theirs], self._theirs[ours] = ours, theirs
