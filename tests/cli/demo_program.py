@@ -74,7 +74,7 @@ def a_place() -> Generator[Place]:
 
 def start(place: Place, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "pyatm.cli.main", "demo", *arguments],
+        [sys.executable, "-m", "pyatm.cli.start", "demo", *arguments],
         env=place.environment(),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,

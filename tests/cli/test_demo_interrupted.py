@@ -22,7 +22,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 def test_an_interrupted_demo_leaves_no_process_and_no_port(
     number: signal.Signals, part: int
 ) -> None:
-    moment = random.uniform(part * LONGEST / 2, (part + 1) * LONGEST / 2)
+    moment = random.uniform(part, part + 1) * LONGEST / 2
     with a_place() as place, start(place) as demo:
         time.sleep(moment)
         demo.send_signal(number)
@@ -32,7 +32,8 @@ def test_an_interrupted_demo_leaves_no_process_and_no_port(
             demo.kill()
             pytest.fail(f"{number.name} after {moment:.2f} s does not end the demo")
         said = f"{number.name} after {moment:.2f} s\n{output}\n{problems}"
-        assert "Traceback" not in problems, said
+        # Before its first word Python itself may still be starting.
+        assert "Traceback" not in problems or not output, said
         soon(lambda: not place.processes(), lambda: f"{place.processes()} {said}")
         for port in re.findall(r"port (\d+)", output):
             assert not listens(int(port)), said
