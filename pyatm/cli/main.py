@@ -15,7 +15,7 @@ from pyatm.cli.output import log_to_stderr
 from pyatm.config import ConfigurationError
 from pyatm.database.errors import DatabaseError, DsnError
 
-GROUPS: Final = ("demo", "config", "db", "poller", "vdsm_sim")
+GROUPS: Final = ("bench", "demo", "config", "db", "poller", "vdsm_sim", "lookup_commands", "flow")
 """Modules of `pyatm.cli`; each has `register(app)`, which adds its commands."""
 
 app = typer.Typer(
