@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
+from psycopg.conninfo import make_conninfo
+
 from pyatm.simulator.process import SimulatorProcess
 from pyatm.vdsm import Address, VdsmClient
 from tests.cli.programs import environment
@@ -121,7 +123,9 @@ class Stage:
 
     def poller(self, **settings: str) -> PollerProcess:
         """Started; not waited for."""
-        return PollerProcess(self.dsn, self.directory, **settings)
+        # What it may do is what the role may do, though the session is a superuser's.
+        dsn = make_conninfo(self.dsn, options="-c role=atm_poller")
+        return PollerProcess(dsn, self.directory, **settings)
 
     def pool(self, *hosts: SimulatorProcess, pool_id: str) -> str:
         """Make a pool of these hosts known."""
