@@ -152,3 +152,16 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
         )
         ours = [line for line in done.stderr.splitlines() if "pyatm" in line]
         assert ours == []
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_the_alerts_fire_when_they_should() -> None:
+    done = subprocess.run(
+        ["promtool", "test", "rules", "alerts_test.yml"],
+        cwd=Path(__file__).parents[2] / "packaging" / "prometheus",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
