@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import tempfile
 from contextlib import contextmanager
@@ -113,5 +114,9 @@ def _server(*, keep: bool) -> Generator[EmbeddedServer]:
     try:
         server.start()
         yield server
-    finally:
+    except BaseException:
+        # Nobody would be told where the half-played database is.
         server.close()
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    server.close()

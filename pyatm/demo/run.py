@@ -181,7 +181,9 @@ class Run:
         return bool(await self.stage.roots())
 
     async def _nothing_left(self) -> bool:
-        return await live_rows(self.stage.database) == 0
+        stage = self.stage
+        left = await live_rows(stage.database) + await orphans(stage.database)
+        return left + len(await stage.vdsm.tasks()) == 0
 
     async def _removed(self) -> int:
         contents: dict[str, Any] = await self.stage.vdsm.perform("contents", pool_id=POOL_ID)

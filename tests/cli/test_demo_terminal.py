@@ -27,9 +27,10 @@ def test_ctrl_c_on_the_terminal_ends_everything_in_the_middle_of_a_scenario() ->
             assert len(place.processes()) > 4
             terminal.sendintr()
             terminal.expect(pexpect.EOF)
-            assert "Traceback" not in terminal.before
+            shown = str(terminal.before)
+            assert "Traceback" not in shown
             # The cursor, hidden while the table changed, is back.
-            assert terminal.before.rfind("\x1b[?25h") > terminal.before.rfind("\x1b[?25l")
+            assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
         finally:
             terminal.close(force=True)
         assert terminal.exitstatus == 130
