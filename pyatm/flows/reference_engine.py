@@ -340,7 +340,12 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the process; returns its exit code."""
     options = _arguments(arguments)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(
+            os.environ.get("PYATM_LOG_LEVEL") or "info"
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     trail = Trail(options.pause_at, options.points)
     try:
         settings = load_settings(dsn=options.dsn)
