@@ -1,0 +1,384 @@
+"""`pyatm commands, tasks, entity, orphans, stuck, history, explain, check`: look, change nothing.
+
+They read the views and functions of schema atm and need no more than the role atm_reader. With
+--json each prints one object: the rows under the command's name with the view's columns as keys,
+and "more", true when --limit cut them. Times are ISO 8601, intervals seconds.
+"""
+
+import re
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from psycopg.types.json import Jsonb
+
+from pyatm.cli.errors import EXIT_FAILURE
+from pyatm.cli.lookups import Answer, Reader, Section, Where, show
+from pyatm.cli.options import ConfigOption, DataDirOption, DsnOption, JsonOption, settings_from
+
+
+class CommandState(StrEnum):
+    """States of a root."""
+
+    OPEN = "open"
+    SEALED = "sealed"
+    READY = "ready"
+    ENDING = "ending"
+    REVERTING = "reverting"
+    ENDED = "ended"
+    END_FAILED = "end_failed"
+
+
+class TaskState(StrEnum):
+    """States of a task."""
+
+    PLANNED = "planned"
+    SUBMITTING = "submitting"
+    IN_DOUBT = "in_doubt"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class CommandOutcome(StrEnum):
+    """Outcomes of a root."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+def _interval(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"\d{1,6}(\.\d{1,6})? ?(s|min|h|d)", text):
+        raise typer.BadParameter(f"{text!r} is no age; write 30s, 15min, 2h or 7d")
+    return text
+
+
+def _entity(text: str | None) -> str | None:
+    if text is not None:
+        kind, _, entity_id = text.partition(":")
+        try:
+            UUID(entity_id)
+        except ValueError:
+            kind = ""
+        if not kind:
+            raise typer.BadParameter(
+                f"{text!r} is no entity; write TYPE:UUID, such as Disk:9a1f..."
+            )
+    return text
+
+
+WatchOption = Annotated[
+    float | None,
+    typer.Option("--watch", min=0.1, metavar="SECONDS", help="Ask again and again, until Ctrl-C."),
+]
+LimitOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="Most rows shown.")]
+ActionOption = Annotated[
+    str | None, typer.Option("--action", metavar="TYPE", help="Only this action, as RemoveVm.")
+]
+PoolOption = Annotated[
+    str | None, typer.Option("--pool", metavar="POOL", help="Only this pool: its name or id.")
+]
+OlderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--older-than",
+        metavar="AGE",
+        callback=_interval,
+        help="Only older ones: 30s, 15min, 2h, 7d.",
+    ),
+]
+NewerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--newer-than",
+        metavar="AGE",
+        callback=_interval,
+        help="Only newer ones: 30s, 15min, 2h, 7d.",
+    ),
+]
+EntityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--entity", metavar="TYPE:UUID", callback=_entity, help="Only what holds this entity."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (commands, tasks, entity, orphans, stuck, history, explain, check):
+        app.command()(command)
+
+
+def _entity_parameters(entity: str | None) -> dict[str, str | None]:
+    kind, _, entity_id = (entity or "").partition(":")
+    return {"entity_type": kind or None, "entity_id": entity_id or None}
+
+
+def commands(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    action: ActionOption = None,
+    state: Annotated[
+        CommandState | None, typer.Option("--state", help="Only this state of the root.")
+    ] = None,
+    pool: PoolOption = None,
+    entity: EntityOption = None,
+    older_than: OlderOption = None,
+    newer_than: NewerOption = None,
+    roots: Annotated[bool, typer.Option("--roots", help="Without child commands.")] = False,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show the live commands, oldest first (view atm.commands).
+
+    Example: pyatm commands --roots --action RemoveVm --older-than 15min
+    """
+    where = Where()
+    where.add("action_type = %(action)s", action=action)
+    where.add("state = %(state)s", state=state.value if state else None)
+    where.add("created_at < now() - %(older)s::interval", older=older_than)
+    where.add("created_at > now() - %(newer)s::interval", newer=newer_than)
+    where.add(
+        "root_command_id in (select root_command_id from atm.tasks"
+        " where %(pool)s in (pool_name, storage_pool_id::text))",
+        pool=pool,
+    )
+    where.add(
+        "root_command_id in (select root_command_id"
+        " from atm.entity_tasks(%(entity_type)s, %(entity_id)s))",
+        **_entity_parameters(entity),
+    )
+    if roots:
+        where.add("parent_command_id is null")
+    columns = ("command_id", "action_type", "state", "outcome", "open_tasks", "age", "engine_name")
+
+    def ask(reader: Reader) -> Answer:
+        order = "created_at, root_command_id, parent_command_id nulls first, command_id"
+        empty = "no live command matches"
+        return Answer((reader.view("commands", where, order, limit, columns, empty),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+
+
+def tasks(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    action: ActionOption = None,
+    state: Annotated[TaskState | None, typer.Option("--state", help="Only this state.")] = None,
+    pool: PoolOption = None,
+    entity: EntityOption = None,
+    older_than: OlderOption = None,
+    newer_than: NewerOption = None,
+    command: Annotated[
+        UUID | None, typer.Option("--command", metavar="UUID", help="Only of this command.")
+    ] = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show the live tasks, oldest first, and what VDSM last said of them (view atm.tasks).
+
+    Example: pyatm tasks --pool Default --state in_doubt --json
+    """
+    where = Where()
+    where.add("action_type = %(action)s", action=action)
+    where.add("state = %(state)s", state=state.value if state else None)
+    where.add("%(pool)s in (pool_name, storage_pool_id::text)", pool=pool)
+    where.add("%(command)s in (command_id, root_command_id)", command=command)
+    where.add("created_at < now() - %(older)s::interval", older=older_than)
+    where.add("created_at > now() - %(newer)s::interval", newer=newer_than)
+    where.add(
+        "task_id in (select task_id from atm.entity_tasks(%(entity_type)s, %(entity_id)s))",
+        **_entity_parameters(entity),
+    )
+    columns = ("task_id", "task_type", "state", "outcome", "vdsm_task_id", "vdsm_state",
+               "pool_name", "vdsm_message")  # fmt: skip
+
+    def ask(reader: Reader) -> Answer:
+        order = "created_at, root_command_id, task_no"
+        empty = "no live task matches"
+        return Answer((reader.view("tasks", where, order, limit, columns, empty),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+
+
+def entity(
+    entity_type: Annotated[str, typer.Argument(metavar="TYPE", help="VM, Disk, Storage, ...")],
+    entity_id: Annotated[UUID, typer.Argument(metavar="ID", help="Its uuid.")],
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show what holds an entity, what runs on it, and whether compensation may start.
+
+    Example: pyatm entity Disk 9a1f4c1e-6d5f-4d6e-8e55-3f4b8f4b6c2d
+    """
+    one: dict[str, object] = {"entity_type": entity_type, "entity_id": entity_id}
+    wanted = {"type": entity_type, "id": str(entity_id), "access": "exclusive"}
+    holders: dict[str, object] = {"entities": Jsonb([wanted])}
+
+    def ask(reader: Reader) -> Answer:
+        held = reader.rows("select * from atm.blockers(%(entities)s)", holders)
+        rows = reader.rows("select * from atm.entity_tasks(%(entity_type)s, %(entity_id)s)", one)
+        query = "select atm.can_compensate(%(entity_type)s, %(entity_id)s) as may"
+        may = bool(reader.rows(query, one)[0]["may"])
+        hold = ("root_command_id", "action_type", "access", "since")
+        work = ("task_id", "command_id", "state")
+        name = f"{entity_type} {entity_id}"
+        words = "may" if may else "may not: VDSM can still be at work on it"
+        return Answer(
+            (
+                Section("held_by", held, hold, "no command holds it"),
+                Section("tasks", rows, work, "no task runs on it"),
+            ),
+            {"entity_type": entity_type, "entity_id": str(entity_id), "can_compensate": may},
+            (f"{name}; compensation {words} start" if may else f"{name}; compensation {words}",),
+        )
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+
+
+def orphans(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    pool: PoolOption = None,
+    older_than: OlderOption = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show VDSM's tasks that no task here is bound to (view atm.orphans).
+
+    Example: pyatm orphans --older-than 1h
+    """
+    where = Where()
+    where.add("%(pool)s in (pool_name, storage_pool_id::text)", pool=pool)
+    where.add("first_seen_at < now() - %(older)s::interval", older=older_than)
+    columns = ("vdsm_task_id", "pool_name", "vdsm_state", "vdsm_result", "age", "meaning")
+
+    def ask(reader: Reader) -> Answer:
+        order = "first_seen_at, vdsm_task_id"
+        empty = "no VDSM task is unknown here"
+        return Answer((reader.view("orphans", where, order, limit, columns, empty),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+
+
+def stuck(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    action: ActionOption = None,
+    older_than: OlderOption = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show what waits for somebody: for what, whose turn it is, the remedy (view atm.stuck).
+
+    Example: pyatm stuck --older-than 10min
+    """
+    where = Where()
+    where.add("action_type = %(action)s", action=action)
+    where.add("since < now() - %(older)s::interval", older=older_than)
+    columns = ("root_command_id", "action_type", "age", "turn", "waits_for", "remedy")
+
+    def ask(reader: Reader) -> Answer:
+        order = "since, root_command_id, task_id"
+        empty = "nothing is stuck"
+        return Answer((reader.view("stuck", where, order, limit, columns, empty),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+
+
+def history(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    action: ActionOption = None,
+    outcome: Annotated[
+        CommandOutcome | None, typer.Option("--outcome", help="Only this outcome.")
+    ] = None,
+    older_than: OlderOption = None,
+    newer_than: NewerOption = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show the commands that are over, last ended first (view atm.history).
+
+    Example: pyatm history --outcome failed --newer-than 12h
+    """
+    where = Where()
+    where.add("action_type = %(action)s", action=action)
+    where.add("outcome = %(outcome)s", outcome=outcome.value if outcome else None)
+    where.add("ended_at < now() - %(older)s::interval", older=older_than)
+    where.add("ended_at > now() - %(newer)s::interval", newer=newer_than)
+    columns = (
+        "command_id",
+        "action_type",
+        "outcome",
+        "ended_at",
+        "took",
+        "attempts",
+        "engine_name",
+    )
+
+    def ask(reader: Reader) -> Answer:
+        order = "ended_at desc, command_id"
+        empty = "no command of the history matches"
+        return Answer((reader.view("history", where, order, limit, columns, empty),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+
+
+def explain(
+    command_id: Annotated[
+        UUID, typer.Argument(metavar="COMMAND_ID", help="A live command, or a root that is over.")
+    ],
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Tell the story of a command: what happened, by whom, what is missing, what comes next.
+
+    Example: pyatm explain 0a8f3c52-93a4-4c0e-9a3c-1f7f0c1a2b3d
+    """
+    columns = ("at", "what", "who", "detail")
+
+    def ask(reader: Reader) -> Answer:
+        rows = reader.rows("select * from atm.explain(%(id)s)", {"id": command_id})
+        return Answer((Section("explain", rows, columns, "nothing is known"),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+
+
+def check(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show what somebody should look at. Exit code 1: at least one finding is critical.
+
+    Example: pyatm check --json
+    """
+    columns = ("severity", "finding", "remedy")
+
+    def ask(reader: Reader) -> Answer:
+        rows = reader.rows("select * from atm.check() order by severity, finding")
+        return Answer((Section("check", rows, columns, "all is well"),))
+
+    found = show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
+    if any(row["severity"] == "critical" for row in found.sections[0].rows):
+        raise typer.Exit(EXIT_FAILURE)
