@@ -27,7 +27,7 @@ class Size:
     """How much is run.
 
     Attributes:
-        commands: per run and subject.
+        commands: per run and subject, with 8 submitters; half of them with one.
         runs: paired runs of each subject.
         poll_tasks: running tasks of the report_poll probe.
         plan_tasks: tasks of the large plan.
@@ -35,8 +35,8 @@ class Size:
         rounds: of each single call.
     """
 
-    commands: int = 400
-    runs: int = 5
+    commands: int = 240
+    runs: int = 3
     poll_tasks: int = 5000
     plan_tasks: int = 1000
     live_tasks: tuple[int, ...] = (1000, 100_000)
@@ -84,18 +84,19 @@ def _workload(
     floor = Floor(dsn, sql, pid, minimal=False)
     floor_min = Floor(dsn, sql, pid, minimal=True)
     ours = Lifecycle(dsn, pid)
-    idle = percentiles(ours.idle_waits(size.commands // 4))
+    idle = percentiles(ours.idle_waits(size.commands // 6))
     answer: dict[str, Any] = {}
     for submitters in (1, 8):
+        commands = size.commands if submitters > 1 else size.commands // 2
         trios: list[tuple[Sample, Sample, Sample]] = []
         for number in range(size.runs):
             tell(f"workload, {submitters} submitters, run {number + 1} of {size.runs}")
             # In one breath, so that what else the machine does meets all three.
             trios.append(
                 (
-                    floor.run(submitters, size.commands),
-                    floor_min.run(submitters, size.commands),
-                    ours.run(submitters, size.commands),
+                    floor.run(submitters, commands),
+                    floor_min.run(submitters, commands),
+                    ours.run(submitters, commands),
                 )
             )
         answer[f"submitters_{submitters}"] = {**_compare(trios), "ready_to_claimed_ms": idle}

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     as_json: JsonOption = False,
-    runs: Annotated[int, typer.Option(min=1, max=100, help="Paired runs of each subject.")] = 5,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Paired runs of each subject.")] = 3,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="Only try that it runs; the figures mean nothing.")
     ] = False,
