@@ -80,7 +80,7 @@ begin
     ), nodes as (
       select array_agg(row(c.command_no, c.parent_no, c.ancestors, c.command_id, c.action_type)::atm_internal.plan_node
                order by c.command_no) filter (where v_is_root or not c.is_top) as list,
-             bool_and(c.valid) as valid,
+             bool_and(c.valid is true) as valid,     -- a missing key makes NULL, which bool_and alone would skip
              bool_or(c.generated and not c.is_top) as generated
         from command c
     ), tasks as (
@@ -88,22 +88,22 @@ begin
                            t.doc ->> 'task_type', (t.doc ->> 'storage_pool_id')::uuid,
                            coalesce((t.doc -> 'submit')::boolean, false),
                            t.doc -> 'parameters')::atm_internal.plan_task order by t.task_no) as list,
-             bool_and(t.doc - '{task_id,task_type,storage_pool_id,parameters,entities,submit}'::text[] = '{}'
+             bool_and((t.doc - '{task_id,task_type,storage_pool_id,parameters,entities,submit}'::text[] = '{}'
                       and jsonb_typeof(t.doc -> 'task_type') = 'string' and t.doc ->> 'task_type' <> ''
                       and jsonb_typeof(t.doc -> 'storage_pool_id') = 'string'
                       and coalesce(jsonb_typeof(t.doc -> 'task_id'), 'string') = 'string'
                       and (v_is_root or t.doc ? 'task_id')
-                      and coalesce(jsonb_typeof(t.doc -> 'parameters'), 'object') = 'object') as valid,
+                      and coalesce(jsonb_typeof(t.doc -> 'parameters'), 'object') = 'object') is true) as valid,
              bool_or(not t.doc ? 'task_id') as generated
         from task t
     ), entities as (
       select array_agg(row(e.command_no, e.task_no, e.doc ->> 'type', (e.doc ->> 'id')::uuid,
                            coalesce(e.doc ->> 'access', 'shared'))::atm_internal.plan_entity) as list,
-             bool_and(e.doc - '{type,id,access}'::text[] = '{}'
+             bool_and((e.doc - '{type,id,access}'::text[] = '{}'
                       and jsonb_typeof(e.doc -> 'type') = 'string' and e.doc ->> 'type' <> ''
                       and length(e.doc ->> 'type') <= 200
                       and jsonb_typeof(e.doc -> 'id') = 'string'
-                      and coalesce(jsonb_typeof(e.doc -> 'access'), 'string') = 'string') as valid
+                      and coalesce(jsonb_typeof(e.doc -> 'access'), 'string') = 'string') is true) as valid
         from entity e
     )
     select coalesce(n.list, '{}'), coalesce(t.list, '{}'), coalesce(e.list, '{}'),
