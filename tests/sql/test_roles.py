@@ -1,0 +1,126 @@
+"""Who may call and read what: each role is tried by connecting as it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Connect, Connection
+
+LOOKUPS = {"blockers", "busy_entities", "can_compensate", "entity_tasks", "explain"}
+POOLS = {"set_pool", "remove_pool"}
+FIGURES = {"check", "metrics", "version"}
+MAY_CALL: dict[str, set[str]] = {
+    "atm_engine": LOOKUPS
+    | POOLS
+    | {"abort_command", "add_tasks", "bind_task", "claim_end_actions", "doubt_task"}
+    | {"extend_end_action", "fail_task", "finish_end_action", "plan_command", "seal_command"}
+    | {"start_engine", "submit_tasks", "version"},
+    "atm_poller": POOLS
+    | FIGURES
+    | {"acquire_pools", "ensure_partitions", "release_pools", "report_actions", "report_poll"},
+    "atm_operator": LOOKUPS
+    | POOLS
+    | FIGURES
+    | {"cancel_command", "drain_pool", "ensure_partitions", "purge_history", "resolve_orphan"}
+    | {"reference", "resolve_task", "retry_end_action", "set_setting"},
+    "atm_reader": LOOKUPS | FIGURES | {"reference"},
+    "atm_monitor": FIGURES,
+}
+FUNCTIONS = """
+select p.proname, format('select * from %s(%s)', p.oid::regproc,
+         (select string_agg(format('null::%s', format_type(t, null)), ', ')
+            from unnest(p.proargtypes) t))
+  from pg_proc p where p.pronamespace = 'atm'::regnamespace
+"""
+
+
+def may(connection: Connection, query: str) -> bool:
+    """Tries a call; a refusal of its arguments is no refusal of the call."""
+    try:
+        connection.execute(query.encode())
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    except psycopg.Error as error:
+        if not (error.sqlstate or "").startswith("AT"):
+            raise
+    return True
+
+
+@pytest.mark.parametrize("role", sorted(MAY_CALL))
+def test_a_role_calls_what_it_is_for_and_nothing_else(
+    db: Connection, connect: Connect, role: str
+) -> None:
+    session = connect(role)
+    calls = db.execute(FUNCTIONS.encode()).fetchall()
+    assert len(calls) > 30
+    assert {name for name, query in calls if may(session, query)} == MAY_CALL[role]
+
+
+@pytest.mark.parametrize("role", sorted(MAY_CALL))
+def test_no_role_reads_a_table_or_calls_an_inner_function(
+    db: Connection, connect: Connect, role: str
+) -> None:
+    session = connect(role)
+    tables = db.execute(
+        "select format('select 1 from %s', c.oid::regclass) from pg_class c"
+        " where c.relkind in ('r', 'p', 'v')"
+        " and c.relnamespace = 'atm_internal'::regnamespace"
+    ).fetchall()
+    assert len(tables) > 10
+    assert [query for (query,) in tables if may(session, query)] == []
+    assert not may(session, "select atm_internal.hint('atm_ready')")
+    assert not may(session, "create table atm.mine ()")
+
+
+def test_nothing_is_granted_to_public(db: Connection) -> None:
+    found = db.execute(
+        "select o.name from ("
+        " select p.oid::regprocedure::text as name,"
+        " coalesce(p.proacl, acldefault('f', p.proowner)) as acl"
+        "   from pg_proc p where p.pronamespace::regnamespace::text in ('atm', 'atm_internal')"
+        " union all select c.oid::regclass::text, coalesce(c.relacl, acldefault('r', c.relowner))"
+        "   from pg_class c where c.relkind in ('r', 'p', 'v')"
+        "    and c.relnamespace in ('atm'::regnamespace, 'atm_internal'::regnamespace)"
+        " union all select n.nspname, coalesce(n.nspacl, acldefault('n', n.nspowner))"
+        "   from pg_namespace n where n.nspname in ('atm', 'atm_internal')) o"
+        " where exists (select from aclexplode(o.acl) x where x.grantee = 0)"
+    ).fetchall()
+    assert found == []
+
+
+def test_security_definers_have_the_pinned_search_path(db: Connection) -> None:
+    definers = db.execute(
+        "select p.oid::regprocedure::text, p.proconfig from pg_proc p where p.prosecdef"
+        " and p.pronamespace::regnamespace::text in ('atm', 'atm_internal')"
+    ).fetchall()
+    assert len(definers) > 30
+    assert [name for name, c in definers if c != ["search_path=pg_catalog, pg_temp"]] == []
+
+
+def test_everything_public_is_commented(db: Connection) -> None:
+    found = db.execute(
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'atm'::regnamespace"
+        " and obj_description(p.oid, 'pg_proc') is null"
+        " union all select c.oid::regclass::text from pg_class c where c.relkind = 'v'"
+        " and c.relnamespace = 'atm'::regnamespace and obj_description(c.oid, 'pg_class') is null"
+    ).fetchall()
+    assert found == []
+
+
+def test_everything_belongs_to_the_owner_who_cannot_log_in(db: Connection) -> None:
+    found = db.execute(
+        "select p.oid::regprocedure::text from pg_proc p"
+        " where p.pronamespace::regnamespace::text in ('atm', 'atm_internal')"
+        "   and p.proowner <> 'atm_owner'::regrole"
+        " union all select c.oid::regclass::text from pg_class c"
+        "  where c.relkind in ('r', 'p', 'v', 'S')"
+        "   and c.relnamespace in ('atm'::regnamespace, 'atm_internal'::regnamespace)"
+        "   and c.relowner <> 'atm_owner'::regrole"
+    ).fetchall()
+    assert found == []
+    row = db.execute("select rolcanlogin from pg_roles where rolname = 'atm_owner'").fetchone()
+    assert row == (False,)
