@@ -1,0 +1,247 @@
+"""Two transactions in a fixed order: the second one calls while the first is not committed.
+
+Whatever the isolation level, the second is right, refused, or told to repeat with 40001 or 40P01;
+repeated, it is right.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg import IsolationLevel
+from psycopg.types.json import Jsonb
+
+from .world import FINISHED, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Connect, Connection
+
+    Call = Callable[[World], Any]
+
+REPEAT = ("40001", "40P01")
+
+
+@pytest.fixture
+def world(db: Connection) -> World:
+    return World(db).start()
+
+
+def code_of(call: Callable[[], Any]) -> str | None:
+    """The SQLSTATE that a call raises; None when it succeeds."""
+    try:
+        call()
+    except psycopg.Error as error:
+        return error.sqlstate
+    return None
+
+
+class Race:
+    """Runs two transactions so that the second one's call begins before the first one's commit."""
+
+    def __init__(self, world: World, connect: Connect, level: IsolationLevel) -> None:
+        self.world = world
+        self._connections = [connect(autocommit=False), connect(autocommit=False)]
+        for connection in self._connections:
+            connection.isolation_level = level
+
+    def run(self, first: Call, second: Call) -> list[str | None]:
+        """Returns what each ended with, after repetitions: None or a SQLSTATE of class AT."""
+        a, b = self._connections
+        world_a, world_b = (replace(self.world, db=c) for c in self._connections)
+        for connection in self._connections:
+            connection.execute("select count(*) from atm_internal.root")  # takes the snapshot
+        codes = [code_of(lambda: first(world_a))]
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(code_of, lambda: second(world_b))
+            self._until_it_waits(b.info.backend_pid, running)
+            codes[0] = self._end(a, codes[0])
+            codes.append(self._end(b, running.result(60)))
+        return [
+            self._repeated(world, call, code)
+            for world, call, code in zip((world_a, world_b), (first, second), codes, strict=True)
+        ]
+
+    def _until_it_waits(self, pid: int, running: Future[str | None]) -> None:
+        query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
+        while not running.done() and not self.world.one(query, pid):
+            time.sleep(0.005)
+
+    def _end(self, connection: Connection, code: str | None) -> str | None:
+        if code is None:
+            code = code_of(connection.commit)
+        connection.rollback()
+        return code
+
+    def _repeated(self, world: World, call: Call, code: str | None) -> str | None:
+        for _ in range(5):
+            if code not in REPEAT:
+                break
+            code = self._end(world.db, code_of(lambda: call(world)))
+        assert code is None or code.startswith("AT"), code
+        return code
+
+
+@pytest.fixture(
+    params=[
+        IsolationLevel.READ_COMMITTED,
+        IsolationLevel.REPEATABLE_READ,
+        IsolationLevel.SERIALIZABLE,
+    ],
+    ids=lambda level: level.name,
+)
+def race(world: World, connect: Connect, request: pytest.FixtureRequest) -> Race:
+    return Race(world, connect, request.param)
+
+
+def either_order(race: Race, swapped: bool, one: Call, other: Call) -> list[str | None]:
+    """The codes of `one` and `other`, whichever came first."""
+    if swapped:
+        return race.run(other, one)[::-1]
+    return race.run(one, other)
+
+
+both_orders = pytest.mark.parametrize("swapped", [False, True], ids=["as_named", "swapped"])
+
+
+def test_the_last_two_tasks_at_once_make_the_root_ready_once(race: Race) -> None:
+    world = race.world
+    second_pool = uuid.uuid4()
+    world.one("select atm.set_pool(%s, 'second', %s)", second_pool, Jsonb([{"address": "h2"}]))
+    other = replace(world, pool_id=second_pool)
+    other.acquire()
+    document = world.document(2, submit=True)
+    document["children"][1]["tasks"][0]["storage_pool_id"] = str(second_pool)
+    rows = world.plan(document)
+    one_id, other_id = (world.bind(row["task_id"]) for row in rows)
+    started = world.now()
+    codes = race.run(
+        lambda w: w.poll({one_id: FINISHED}, started=started),
+        lambda w: replace(w, pool_id=second_pool, token=other.token).poll(
+            {other_id: FINISHED}, started=started
+        ),
+    )
+    assert codes == [None, None]
+    assert world.state(rows[0]["root_command_id"]) == "ready"
+    assert [c["outcome"] for c in world.claim()] == ["succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("exclusive", "exclusive"), ("shared", "exclusive"), ("exclusive", "shared")],
+)
+def test_one_of_two_commands_that_exclude_each_other_is_refused(
+    race: Race, first: str, second: str
+) -> None:
+    entity = {"type": "VM", "id": str(uuid.uuid4())}
+    wanted = [
+        race.world.document(1, entities=[{**entity, "access": access}])
+        for access in (first, second)
+    ]
+    assert race.run(lambda w: w.plan(wanted[0]), lambda w: w.plan(wanted[1])) == [None, "AT301"]
+    assert race.world.state(wanted[0]["command_id"]) == "sealed"
+    assert race.world.state(wanted[1]["command_id"]) is None
+
+
+def test_two_commands_that_share_an_entity_are_both_planned(race: Race) -> None:
+    entity = [{"type": "VM", "id": str(uuid.uuid4())}]
+    wanted = [race.world.document(1, entities=entity) for _ in range(2)]
+    assert race.run(lambda w: w.plan(wanted[0]), lambda w: w.plan(wanted[1])) == [None, None]
+
+
+@both_orders
+def test_a_plan_is_recovered_by_the_new_engine_or_refused(race: Race, swapped: bool) -> None:
+    document = race.world.document(2)
+    codes = either_order(race, swapped, lambda w: w.plan(document), lambda w: w.start_engine())
+    root = race.world.root(document["command_id"])
+    if swapped:
+        assert codes == ["AT201", None]
+        assert root is None
+    else:
+        assert codes == [None, None]
+        assert root is not None
+        assert (root["state"], root["outcome"]) == ("ready", "failed")
+
+
+@both_orders
+def test_a_bind_comes_before_the_new_engine_or_is_refused(race: Race, swapped: bool) -> None:
+    (row,) = race.world.plan(race.world.document(1, submit=True))
+    vdsm_id = uuid.uuid4()
+    codes = either_order(
+        race, swapped, lambda w: w.bind(row["task_id"], vdsm_id), lambda w: w.start_engine()
+    )
+    task = race.world.task(row["task_id"])
+    if swapped:
+        assert codes == ["AT201", None]
+        assert (task["state"], task["vdsm_task_id"]) == ("in_doubt", None)
+    else:
+        assert codes == [None, None]
+        assert (task["state"], task["vdsm_task_id"]) == ("running", vdsm_id)
+
+
+@both_orders
+def test_a_report_that_lists_the_id_of_a_bind_loses_neither(race: Race, swapped: bool) -> None:
+    world = race.world
+    (row,) = world.plan(world.document(1, submit=True))
+    vdsm_id = str(uuid.uuid4())
+    started = world.now()
+    codes = either_order(
+        race,
+        swapped,
+        lambda w: w.poll({vdsm_id: FINISHED}, started=started),
+        lambda w: w.bind(row["task_id"], vdsm_id),
+    )
+    assert codes == [None, None]
+    assert world.poll({vdsm_id: FINISHED}) == [], "neither stopped nor cleared"
+    assert world.task(row["task_id"])["outcome"] == "succeeded"
+    assert world.rows("select * from atm.orphans") == []
+
+
+@both_orders
+def test_an_end_action_is_finished_or_claimed_again_but_not_both(race: Race, swapped: bool) -> None:
+    world = race.world
+    document = world.document(0)
+    world.plan(document)
+    (claim,) = world.claim(lease="1 microsecond")
+    claims: list[Any] = []
+
+    def claim_again(w: World) -> None:
+        claims[:] = w.claim()
+
+    codes = either_order(race, swapped, lambda w: w.finish(claim["token"]), claim_again)
+    if swapped:
+        assert codes == ["AT203", None]
+        assert [c["attempt"] for c in claims] == [2]
+        assert world.finish(claims[0]["token"]) == "ended"
+    else:
+        assert codes == [None, None]
+        assert claims == []
+    assert world.history(document["command_id"])["outcome"] == "succeeded"
+
+
+@both_orders
+def test_a_cancel_fails_the_command_or_comes_too_late(race: Race, swapped: bool) -> None:
+    world = race.world
+    root, _, (vdsm_id,) = world.planned_and_bound(1)
+    started = world.now()
+    codes = either_order(
+        race,
+        swapped,
+        lambda w: w.rows("select * from atm.cancel_command(%s, 'test', false)", root),
+        lambda w: w.poll({vdsm_id: FINISHED}, started=started),
+    )
+    row = world.root(root)
+    assert row is not None
+    if swapped:
+        assert codes == ["AT107", None]
+        assert (row["state"], row["outcome"]) == ("ready", "succeeded")
+    else:
+        assert codes == [None, None]
+        assert (row["state"], row["outcome"]) == ("ready", "failed")
