@@ -17,8 +17,8 @@ from psycopg import sql
 from pyatm.database.migrate import migrate
 from tests import servers
 
-# A shell that starts the tests in the background makes them ignore Ctrl-C, and their children too: tests of
-# interrupted programs would wait for ever.
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and their children
+# too: tests of interrupted programs would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CHOICE = pytest.StashKey[servers.Choice]()
