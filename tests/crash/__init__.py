@@ -1,0 +1,1 @@
+"""Everything is killed at any instant, under load; a history is recorded and judged afterwards."""
