@@ -46,11 +46,15 @@ select p.pool_name, p.storage_pool_id, l.poller, l.host as spm_host, l.lver,
        date_trunc('milliseconds', clock_timestamp() - l.polled_at) as polled_ago,
        (select count(*) from atm_internal.task t where t.pool_no = p.pool_no)::integer as tasks,
        (select count(*) from atm_internal.unknown u where u.pool_no = p.pool_no)::integer as unknowns,
-       l.idle, p.drained, l.lease_until, l.reported_at, l.polled_at, l.spm_id, l.unreadable, p.hosts
+       l.idle, p.drained, l.lease_until, l.reported_at, l.polled_at, l.spm_id, l.unreadable, p.hosts,
+       ((select count(*) from atm_internal.task t
+          where t.pool_no = p.pool_no and t.cleared_at is null
+            and (t.vdsm_task_id is not null or t.state in ('submitting', 'in_doubt') or t.state = 'done' and t.outcome <> 'not_submitted'))
+        + (select count(*) from atm_internal.unknown u where u.pool_no = p.pool_no))::integer as at_vdsm
   from atm_internal.pool p
   join atm_internal.pool_poll l on l.pool_no = p.pool_no
  where not p.removed;
-comment on view atm.pools is 'Storage pools: who polls them, which host is SPM, when the last listing was applied.';
+comment on view atm.pools is 'Storage pools: who polls them, which host is SPM, when the last listing was applied; at_vdsm: tasks that VDSM has or may have, 0 lets its SPM stop.';
 
 create or replace view atm.orphans as
 select u.vdsm_task_id, p.pool_name, u.vdsm_state, u.vdsm_result,
@@ -81,46 +85,70 @@ select h.command_id, h.action_type, h.outcome::text as outcome, h.engine_name, h
   left join atm_internal.plan p on p.root_no = h.root_no and p.part_no = 0 and p.planned_at = h.planned_at;
 comment on view atm.history is 'Ended and cleared commands: tasks with what VDSM said, notes of what was uncommon, and the plan as it was given.';
 
+create or replace view atm.history_tasks as
+select h.command_id, h.action_type, t.task_type, t.outcome, t.vdsm_state, t.vdsm_result, t.vdsm_code, t.vdsm_message,
+       h.ended_at, t.done_at, t.task_id, t.vdsm_task_id, t.announced_at, t.bound_at, t.cleared_at,
+       h.outcome as command_outcome, h.engine_name
+  from atm.history h
+ cross join lateral jsonb_to_recordset(h.tasks) t (
+   task_id uuid, task_type text, outcome text, vdsm_task_id uuid, vdsm_state text, vdsm_result text, vdsm_code integer,
+   vdsm_message text, announced_at timestamptz, bound_at timestamptz, done_at timestamptz, cleared_at timestamptz);
+comment on view atm.history_tasks is 'The tasks of ended and cleared commands, one row each, with what VDSM said of them.';
+
+create or replace view atm.engines as
+select e.engine_name, e.epoch, date_trunc('second', clock_timestamp() - e.started_at) as age,
+       (select count(*) from atm_internal.root r where r.epoch = e.epoch)::integer as commands,
+       e.application, e.client, e.started_at
+  from atm_internal.engine e;
+comment on view atm.engines is 'The engines: since when the incarnation runs that may write, from where, and how many live commands it has.';
+
 create or replace view atm.audit as
 select a.at, a.who, a.function, a.target, a.reason, a.client, a.application, a.detail from atm_internal.audit a;
 comment on view atm.audit is 'What operators did: who, from where, why, and what changed.';
 
 create or replace view atm.stuck as
 select rc.action_type, x.waits_for, date_trunc('second', clock_timestamp() - x.since) as age, x.turn, x.remedy,
-       rc.command_id as root_command_id, x.task_id, x.since
+       rc.command_id as root_command_id, x.task_id, x.since, x.not_before
   from (
-    select r.root_no, null::uuid as task_id, r.claimed_at as since, 'operator' as turn, 'endAction gave up' as waits_for,
-           format('select atm.retry_end_action(%L, reason => ..., dry_run => false)', c.command_id) as remedy
+    select r.root_no, null::uuid as task_id, r.claimed_at as since, 'operator' as turn,
+           concat_ws(': ', 'endAction gave up',
+                     (select n.message from atm_internal.note n where n.root_no = r.root_no and n.event like 'endAction %' order by n.at desc limit 1)) as waits_for,
+           format('select atm.retry_end_action(%L, reason => ..., dry_run => false)', c.command_id) as remedy, null::timestamptz as not_before
       from atm_internal.root r join atm_internal.command c on c.root_no = r.root_no and c.command_no = 0 where r.state = 'end_failed'
     union all
     select a.root_no, null, a.at, 'operator', format('set aside, raised %s: %s', a.code, a.message),
-           format('select * from atm.explain(%L)', c.command_id)
+           format('select * from atm.explain(%L)', c.command_id), null
       from atm_internal.set_aside a join atm_internal.command c on c.root_no = a.root_no and c.command_no = 0
     union all
     select t.root_no, t.task_id, w.since, 'poller',
-           format('in doubt: VDSM may have it (%s polls counted after the settle time)', w.polls),
-           format('select atm.resolve_task(%L, ''lost'', reason => ..., dry_run => false)', t.task_id)
-      from atm_internal.watch w join atm_internal.task t on t.root_no = w.root_no and t.task_no = w.task_no where w.kind = 'doubt'
+           concat('in doubt: VDSM may have it (', w.polls, ' polls counted after the settle time)',
+                  (select '; its answer may be VDSM task ' || string_agg(u.vdsm_task_id::text, ', ' order by u.vdsm_task_id)
+                     from atm_internal.suspect s join atm_internal.unknown u on u.vdsm_task_id = s.vdsm_task_id
+                    where s.root_no = w.root_no and s.task_no = w.task_no and u.vdsm_state <> 'finished' and u.resolved_at is null)),
+           format('select atm.resolve_task(%L, ''lost'', reason => ..., dry_run => false)', t.task_id), w.since + s.in_doubt_settle
+      from atm_internal.watch w join atm_internal.task t on t.root_no = w.root_no and t.task_no = w.task_no
+     cross join atm_internal.setting s where w.kind = 'doubt'
     union all
     select t.root_no, t.task_id, w.since, 'poller', format('VDSM does not list it (%s polls)', w.polls),
-           format('select atm.resolve_task(%L, ''lost'', reason => ..., dry_run => false)', t.task_id)
-      from atm_internal.watch w join atm_internal.task t on t.root_no = w.root_no and t.task_no = w.task_no where w.kind = 'absence'
+           format('select atm.resolve_task(%L, ''lost'', reason => ..., dry_run => false)', t.task_id), w.since + s.absence_time
+      from atm_internal.watch w join atm_internal.task t on t.root_no = w.root_no and t.task_no = w.task_no
+     cross join atm_internal.setting s where w.kind = 'absence'
     union all
     select t.root_no, t.task_id, t.announced_at, 'engine', 'announced, and its engine has not said what VDSM answered',
-           format('select atm.start_engine(%L)', e.engine_name)
+           format('select atm.start_engine(%L)', e.engine_name), null
       from atm_internal.task t join atm_internal.root r on r.root_no = t.root_no join atm_internal.engine e on e.epoch = r.epoch
      where t.state = 'submitting' and t.announced_at < clock_timestamp() - interval '5 min'
     union all
     select r.root_no, null, r.ready_at, 'engine', 'ready, and its engine has not claimed the endAction',
-           format('start the engine %s', e.engine_name)
+           format('start the engine %s', e.engine_name), null
       from atm_internal.root r join atm_internal.engine e on e.epoch = r.epoch
      where r.state in ('ready', 'ending') and r.due_at < clock_timestamp() - interval '1 min'
     union all
-    select r.root_no, null, r.ended_at, 'poller', format('ended, %s tasks not cleared at VDSM', r.uncleared), 'select * from atm.pools'
+    select r.root_no, null, r.ended_at, 'poller', format('ended, %s tasks not cleared at VDSM', r.uncleared), 'select * from atm.pools', null
       from atm_internal.root r where r.state = 'ended' and r.ended_at < clock_timestamp() - interval '1 min'
   ) x
   join atm_internal.command rc on rc.root_no = x.root_no and rc.command_no = 0;
-comment on view atm.stuck is 'Commands and tasks that wait for somebody: what for, since when, whose turn it is, and the call that would resolve it.';
+comment on view atm.stuck is 'Commands and tasks that wait for somebody: what for, since when, whose turn it is, the call that would resolve it, and for doubts and absences the time before which they cannot end by themselves.';
 
 create or replace function atm.version() returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$

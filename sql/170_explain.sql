@@ -31,6 +31,30 @@ $$The story of a command in rows: what happened, when, by whom, and as its last 
   command_id  a live command, root or child; or a root in the history
 Returns at, what, who, detail. Errors: AT001; AT008. Locks nothing.$$;
 
+-- What VDSM last said of a task; empty when it never said anything.
+create or replace function atm_internal.vdsm_said(p_state text, p_result text, p_code text, p_message text) returns text
+language sql immutable as $$
+  select case when p_state is null then ''
+              else format('; VDSM: %s, code %s, %s', concat_ws(' ', p_state, nullif(p_result, '')), p_code, p_message) end
+$$;
+
+-- Who ended a task: the operator who resolved it or cancelled its command, its engine, or a poller with VDSM's word.
+create or replace function atm_internal.ended_by(
+  p_outcome text, p_vdsm_task_id uuid, p_done_at timestamptz, p_task_no integer, p_engine_name text, p_notes jsonb
+) returns text
+language sql stable as $$
+  select coalesce(
+    (select n ->> 'who' from jsonb_array_elements(p_notes) n
+      where n ->> 'event' like 'task resolved to %' and (n ->> 'task_no')::integer = p_task_no limit 1),
+    case when p_outcome = 'not_submitted' then
+      (select n ->> 'who' from jsonb_array_elements(p_notes) n
+        where n ->> 'event' = 'cancelled' and (n ->> 'at')::timestamptz <= p_done_at
+          and not exists (select from jsonb_array_elements(p_notes) o
+                           where o ->> 'event' in ('aborted', 'engine restarted') and (o ->> 'at')::timestamptz <= (n ->> 'at')::timestamptz)
+        limit 1) end,
+    case when p_vdsm_task_id is null and p_outcome in ('not_submitted', 'failed') then p_engine_name else 'poller' end)
+$$;
+
 create or replace function atm_internal.explain_live(p_root_no bigint)
 returns table (at timestamptz, what text, who text, detail text)
 language sql stable as $$
@@ -42,25 +66,26 @@ language sql stable as $$
   union all
   select x.at, x.what, x.who, format('%s %s%s', t.task_type, t.task_id, x.detail)
     from atm_internal.task t
-    join atm_internal.pool p on p.pool_no = t.pool_no
-    join atm_internal.pool_poll l on l.pool_no = t.pool_no
+    join atm_internal.root r on r.root_no = t.root_no
+    join atm_internal.engine e on e.epoch = r.epoch
+   cross join lateral (select coalesce(jsonb_agg(to_jsonb(n)), '[]') as notes from atm_internal.note n where n.root_no = p_root_no) n
    cross join lateral (values
-     (t.announced_at, 'submitted', 'engine', ''),
-     (t.bound_at, 'bound', 'engine', format(' to VDSM task %s', t.vdsm_task_id)),
-     (t.done_at, 'done', coalesce(l.poller, 'poller'),
-      format(': %s%s', t.outcome, coalesce(format('; VDSM: %s, code %s, %s', nullif(t.vdsm_result, ''), t.vdsm_code, t.vdsm_message), ''))),
-     (t.cleared_at, 'cleared', coalesce(l.poller, 'poller'), '')) x (at, what, who, detail)
+     (t.announced_at, 'submitted', e.engine_name, ''),
+     (t.bound_at, 'bound', e.engine_name, format(' to VDSM task %s', t.vdsm_task_id)),
+     (t.done_at, 'done', atm_internal.ended_by(t.outcome::text, t.vdsm_task_id, t.done_at, t.task_no, e.engine_name, n.notes),
+      format(': %s%s', t.outcome, atm_internal.vdsm_said(t.vdsm_state, t.vdsm_result, t.vdsm_code::text, t.vdsm_message))),
+     (case when t.vdsm_task_id is not null then t.cleared_at end, 'cleared', 'poller', '')) x (at, what, who, detail)
    where t.root_no = p_root_no and x.at is not null
   union all
   select n.at, n.event, n.who, concat_ws(': ', (select t.task_id::text from atm_internal.task t where t.root_no = n.root_no and t.task_no = n.task_no), n.message)
     from atm_internal.note n where n.root_no = p_root_no
   union all
-  select x.at, x.what, e.engine_name, x.detail
+  select x.at, x.what, x.who, x.detail
     from atm_internal.root r
     join atm_internal.engine e on e.epoch = r.epoch
    cross join lateral (values
-     (r.ready_at, 'ready', r.outcome::text), (r.claimed_at, 'endAction claimed', format('attempt %s', r.attempt)),
-     (r.ended_at, 'ended', r.outcome::text)) x (at, what, detail)
+     (r.ready_at, 'ready', null, r.outcome::text), (r.claimed_at, 'endAction claimed', e.engine_name, format('attempt %s', r.attempt)),
+     (r.ended_at, 'ended', null, r.outcome::text)) x (at, what, who, detail)
    where r.root_no = p_root_no and x.at is not null
   union all
   select null, 'now: ' || r.state, null,
@@ -98,14 +123,18 @@ language sql stable as $$
    where x.at is not null
   union all
   select x.at::timestamptz, x.what, x.who, format('%s %s%s', t ->> 3, t ->> 0, x.detail)
-    from jsonb_array_elements((p_over).tasks) t
+    from jsonb_array_elements((p_over).tasks) with ordinality o (t, task_no)
    cross join lateral (values
-     (t ->> 10, 'submitted', 'engine', ''), (t ->> 11, 'bound', 'engine', format(' to VDSM task %s', t ->> 5)),
-     (t ->> 12, 'done', 'poller', format(': %s%s', t ->> 4, coalesce(format('; VDSM: %s, code %s, %s', nullif(t ->> 7, ''), t ->> 8, t ->> 9), ''))),
-     (t ->> 13, 'cleared', 'poller', '')) x (at, what, who, detail)
+     (t ->> 10, 'submitted', (p_over).engine_name, ''),
+     (t ->> 11, 'bound', (p_over).engine_name, format(' to VDSM task %s', t ->> 5)),
+     (t ->> 12, 'done', atm_internal.ended_by(t ->> 4, (t ->> 5)::uuid, (t ->> 12)::timestamptz, (o.task_no - 1)::integer, (p_over).engine_name, (p_over).notes),
+      format(': %s%s', t ->> 4, atm_internal.vdsm_said(t ->> 6, t ->> 7, t ->> 8, t ->> 9))),
+     (case when t ->> 5 is not null then t ->> 13 end, 'cleared', 'poller', '')) x (at, what, who, detail)
    where x.at is not null
   union all
-  select (n ->> 'at')::timestamptz, n ->> 'event', n ->> 'who', n ->> 'message' from jsonb_array_elements((p_over).notes) n
+  select (n ->> 'at')::timestamptz, n ->> 'event', n ->> 'who',
+         concat_ws(': ', (p_over).tasks -> (n ->> 'task_no')::integer ->> 0, n ->> 'message')
+    from jsonb_array_elements((p_over).notes) n
 $$;
 
 create or replace function atm.metrics()

@@ -47,7 +47,7 @@ end
 $$;
 
 grant select on atm.errors, atm.settings to atm_engine, atm_poller, atm_operator, atm_reader, atm_monitor;
-grant select on atm.commands, atm.tasks, atm.entities, atm.pools, atm.orphans, atm.stuck, atm.history
+grant select on atm.commands, atm.tasks, atm.entities, atm.pools, atm.orphans, atm.stuck, atm.history, atm.history_tasks, atm.engines
    to atm_engine, atm_operator, atm_reader;
 grant select on atm.pools to atm_poller;
 grant select on atm.audit to atm_operator, atm_reader;
