@@ -69,6 +69,8 @@ class PollerSettings(Section):
     """Where the Prometheus page listens."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the Prometheus page; left out: no page, 0: any free port."""
+    metrics_interval: float = Field(default=30.0, gt=0, le=3600)
+    """Between two looks at the figures of the whole database for that page."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "PollerSettings":

@@ -156,6 +156,7 @@ declare
   p_max alias for $2;
   p_lease alias for $3;
   v_now constant timestamptz := clock_timestamp();
+  v_held integer;
 begin
   if num_nulls(p_poller, p_max, p_lease) > 0 then
     perform atm_internal.refuse_null('acquire_pools', jsonb_build_object('poller', p_poller, 'max_pools', p_max, 'lease', p_lease));
@@ -165,27 +166,36 @@ begin
     raise exception 'atm.acquire_pools: argument max_pools must be 0 to 1000000, is %', p_max using errcode = 'AT001';
   end if;
   perform atm_internal.check_lease('acquire_pools', p_lease);
-  -- Its own pools first, then free ones. Pools that are locked now are left for the next call.
-  with mine as (
-    select l.pool_no, l.poller is not distinct from p_poller as held
-      from atm_internal.pool_poll l
-      join atm_internal.pool p on p.pool_no = l.pool_no and not p.removed
-     where l.poller = p_poller or l.poller is null or l.lease_until < v_now
-     order by (l.poller is not distinct from p_poller) desc, l.reported_at nulls first, l.pool_no
-     limit p_max
-       for no key update of l skip locked
-  ), taken as (
+  -- Its own pools are written only when half of the lease is over: reports extend leases too, and a quiet look writes nothing.
+  update atm_internal.pool_poll l set lease = p_lease, lease_until = v_now + p_lease
+   where l.pool_no in (
+     select x.pool_no from atm_internal.pool_poll x
+      where x.poller = p_poller and (x.lease is distinct from p_lease or x.lease_until < v_now + p_lease / 2)
+      order by x.pool_no
+        for no key update skip locked);
+  select count(*) into v_held from atm_internal.pool_poll l where l.poller = p_poller;
+  if v_held < p_max then
+    -- Free and expired ones; those that are locked now are left for the next call. A lease that ends later than
+    -- any can was made before the server's clock was set back, and is over too.
     update atm_internal.pool_poll l set
-      poller = p_poller, lease = p_lease, lease_until = v_now + p_lease,
-      token = case when m.held then l.token else nextval('atm_internal.stamp') end
-      from mine m where l.pool_no = m.pool_no
-    returning l.pool_no
-  )
-  -- More than max_pools: the rest is free for others.
-  update atm_internal.pool_poll l set poller = null, token = null, lease = null, lease_until = null
-   where l.poller = p_poller
-     and p_max < (select count(*) from atm_internal.pool_poll x where x.poller = p_poller)
-     and l.pool_no not in (select m.pool_no from mine m);
+      poller = p_poller, lease = p_lease, lease_until = v_now + p_lease, token = nextval('atm_internal.stamp')
+     where l.pool_no in (
+       select x.pool_no
+         from atm_internal.pool_poll x
+         join atm_internal.pool p on p.pool_no = x.pool_no and not p.removed
+        where x.poller is null
+           or (x.poller <> p_poller and (x.lease_until < v_now or x.lease_until > v_now + x.lease + interval '1 min'))
+        order by x.reported_at nulls first, x.pool_no
+        limit p_max - v_held
+          for no key update of x skip locked);
+  elsif v_held > p_max then
+    -- The rest is free for others.
+    update atm_internal.pool_poll l set poller = null, token = null, lease = null, lease_until = null
+     where l.pool_no in (
+       select x.pool_no from atm_internal.pool_poll x
+        where x.poller = p_poller order by x.reported_at desc nulls last, x.pool_no limit v_held - p_max
+          for no key update skip locked);
+  end if;
   return query
     select p.storage_pool_id, l.token, p.hosts,
            ((select count(*) from atm_internal.task t where t.pool_no = l.pool_no and t.cleared_at is null)
@@ -199,7 +209,7 @@ end
 $$;
 
 comment on function atm.acquire_pools(text, integer, interval) is
-$$Takes storage pools for a poller: extends the leases it holds (their tokens stay), takes free and expired ones up to max_pools, gives up what is more.
+$$Takes storage pools for a poller: extends the leases it holds once half of one is over (their tokens stay), takes free and expired ones up to max_pools, gives up what is more.
   poller     1 to 200 characters, unique per process
   max_pools  how many pools to hold at most
   lease      how long a pool stays this poller's without a report

@@ -33,8 +33,9 @@ begin
       using errcode = '40001', hint = 'Begin the transaction after the listing has arrived.';
   end if;
   v_poll := atm_internal.leased_pool(p_token, p_storage_pool_id);
-  if p_statuses is null or p_statuses = 'null' or p_started <= v_poll.polled_at then
-    -- The listing failed, or is older than one that was applied: a sign of life, nothing else.
+  if p_statuses is null or p_statuses = 'null' or (p_started <= v_poll.polled_at and v_poll.polled_at <= clock_timestamp()) then
+    -- The listing failed, or is older than one that was applied: a sign of life, nothing else. A last listing
+    -- in the future does not count: the clock was set back, and nothing would be applied until it has caught up.
     update atm_internal.pool_poll l set reported_at = clock_timestamp(), lease_until = clock_timestamp() + l.lease
      where l.pool_no = v_poll.pool_no;
     return;

@@ -162,6 +162,32 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
          extract(epoch from clock_timestamp() - l.polled_at)
     from atm_internal.pool p join atm_internal.pool_poll l on l.pool_no = p.pool_no where not p.removed and l.polled_at is not null
   union all
+  select m.name, jsonb_build_object('pool', p.pool_name, 'storage_pool_id', p.storage_pool_id, 'state', s.state), m.value
+    from atm_internal.pool p
+   cross join (values ('open'), ('in_doubt'), ('orphan'), ('uncleared')) s (state)
+    left join (
+      select t.pool_no, 'open', count(*), min(r.created_at)
+        from atm_internal.task t join atm_internal.root r on r.root_no = t.root_no where t.state <> 'done' group by t.pool_no
+      union all
+      select w.pool_no, 'in_doubt', count(*), min(w.since) from atm_internal.watch w where w.kind = 'doubt' group by w.pool_no
+      union all
+      select u.pool_no, 'orphan', count(*), min(u.first_seen_at) from atm_internal.unknown u where u.resolved_at is null group by u.pool_no
+      union all
+      select t.pool_no, 'uncleared', count(*), min(r.ended_at)
+        from atm_internal.root r join atm_internal.task t on t.root_no = r.root_no where r.state = 'ended' and t.cleared_at is null group by t.pool_no
+    ) x (pool_no, state, n, since) on x.pool_no = p.pool_no and x.state = s.state
+   cross join lateral (values
+     ('atm_pool_tasks', coalesce(x.n, 0)::float8),
+     ('atm_pool_oldest_seconds', coalesce(extract(epoch from clock_timestamp() - x.since), 0)::float8)) m (name, value)
+   where not p.removed
+  union all
+  -- Of the commands that were claimed and still live: a sample, taken without a table of its own.
+  select 'atm_ready_to_claimed_seconds', jsonb_build_object('quantile', q.quantile),
+         coalesce(percentile_cont(q.quantile) within group (order by extract(epoch from r.claimed_at - r.ready_at)), 0)
+    from (values (0.5::float8), (0.99)) q (quantile)
+    left join atm_internal.root r on r.attempt = 1 and r.claimed_at >= r.ready_at
+   group by q.quantile
+  union all
   select 'atm_notification_queue_usage', '{}', pg_notification_queue_usage()
 $$;
 comment on function atm.metrics() is 'Figures for any exporter: name, labels, value; counts by state, and the ages of the oldest in each state that somebody should watch.';

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from contextlib import suppress
@@ -73,7 +74,8 @@ class Poller:
 
         Raises ``SchemaError``; a database that cannot be reached is waited for.
         """
-        async with PollerDatabase(self._dsn) as database:
+        connected = functools.partial(self.metrics.connected, "calls")
+        async with PollerDatabase(self._dsn, connected=connected) as database:
             stopped = asyncio.create_task(stop.wait())
             check = asyncio.create_task(self._check_schema(database))
             await asyncio.wait([check, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -93,6 +95,7 @@ class Poller:
                 asyncio.create_task(self._listen()),
                 asyncio.create_task(self._scan(services)),
                 asyncio.create_task(self._keep_house(database)),
+                asyncio.create_task(self._collect_figures(database)),
                 asyncio.create_task(self._feed_watchdog()),
             ]
             try:
@@ -146,6 +149,7 @@ class Poller:
                 connection = await aconnect(
                     self._listen_dsn, application_name=LISTENER, autocommit=True
                 )
+                self.metrics.connected("listen")
                 async with connection:
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     pause = 0.2
@@ -191,7 +195,7 @@ class Poller:
             if failed:
                 self._log.info("looking for pools again")
             pause, failed = 0.2, False
-            await self._take(pools, begun + settings.lease, services)
+            await self._take(pools, begun, services)
             if not self._scanned:
                 self._scanned = True
                 self._log.info("ready", pools=len(pools))
@@ -206,13 +210,14 @@ class Poller:
                 continue
             self.metrics.woken("rescan")
 
-    async def _take(self, pools: list[LeasedPool], held_until: float, services: Services) -> None:
-        """Make the loops those of exactly these pools."""
+    async def _take(self, pools: list[LeasedPool], begun: float, services: Services) -> None:
+        """Make the loops those of exactly these pools, as held from ``begun`` (monotonic) on."""
         held = {str(pool.storage_pool_id): pool for pool in pools}
         for name, running in list(self._running.items()):
             if name not in held or running.task.done():
                 await self._end(name, running)
         for name, pool in held.items():
+            held_until = begun + pool.lease_left
             self.metrics.open_tasks(name, pool.open_tasks)
             if name in self._running:
                 self._running[name].loop.update(pool, held_until)
@@ -252,6 +257,19 @@ class Poller:
                 await asyncio.sleep(600)
             else:
                 await asyncio.sleep(_DAY * random.uniform(0.8, 1))  # noqa: S311 (spreads load)
+
+    async def _collect_figures(self, database: PollerDatabase) -> None:
+        """The figures of the whole database, for the metrics page and far from the polls."""
+        while True:
+            settings = self.settings.poller
+            if settings.metrics_port is not None:
+                try:
+                    figures = await database.metrics()
+                except psycopg.Error as error:
+                    self._log.warning("figures not read", error=str(error).strip())
+                else:
+                    self.metrics.figures(figures, good_for=3 * settings.metrics_interval)
+            await asyncio.sleep(settings.metrics_interval)
 
     def _status(self) -> str:
         now = time.monotonic()

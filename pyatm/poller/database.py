@@ -16,7 +16,7 @@ from pyatm.poller.share import Census
 from pyatm.vdsm import Address
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -35,6 +35,7 @@ FUNCTIONS: Final = (
     "atm.report_poll(bigint,uuid,timestamptz,jsonb,jsonb)",
     "atm.report_actions(bigint,uuid,jsonb)",
     "atm.ensure_partitions(integer)",
+    "atm.metrics()",
 )
 """All that a poller calls."""
 _GRANT: Final = "grant it the role atm_poller"
@@ -56,12 +57,23 @@ class LeasedPool:
     :param token: goes with every report.
     :param hosts: the hosts of the pool, one of which is SPM.
     :param open_tasks: tasks that still need the poller.
+    :param lease_left: seconds of the lease that were left when the database answered.
     """
 
     storage_pool_id: UUID
     token: int
     hosts: tuple[Address, ...]
     open_tasks: int
+    lease_left: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of ``atm.metrics()``."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +124,23 @@ class PollerDatabase:
     :param dsn: libpq connection string.
     :param connections: opened at most.
     :param timeout: seconds for one call, waiting for a connection included.
+    :param connected: called after each new connection.
     """
 
-    def __init__(self, dsn: str, *, connections: int = 4, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        connections: int = 4,
+        timeout: float = 60.0,
+        connected: Callable[[], None] = lambda: None,
+    ) -> None:
         # Several hosts in the DSN mean a failover: only the one that takes writes is of use.
         self._parameters = {
             "target_session_attrs": "read-write",
             **parameters(dsn, "pyatm poller"),
         }
-        self._timeout = timeout
-        self.connects = 0
+        self._timeout, self._connected = timeout, connected
         self._slots: asyncio.LifoQueue[AsyncConnection | None] = asyncio.LifoQueue()
         for _ in range(connections):
             self._slots.put_nowait(None)
@@ -164,11 +183,14 @@ class PollerDatabase:
     async def acquire_pools(self, poller: str, max_pools: int, lease: float) -> list[LeasedPool]:
         """Extend the leases of our pools and take free ones; returns all that we hold then."""
         rows, _ = await self._call(
-            "select storage_pool_id, token, hosts, open_tasks from atm.acquire_pools("
+            "select storage_pool_id, token, hosts, open_tasks,"
+            " extract(epoch from lease_until - clock_timestamp()) from atm.acquire_pools("
             "poller => %s, max_pools => %s, lease => make_interval(secs => %s))",
             [poller, max_pools, lease],
         )
-        return [LeasedPool(row[0], row[1], _addresses(row[2]), row[3]) for row in rows]
+        return [
+            LeasedPool(row[0], row[1], _addresses(row[2]), row[3], float(row[4])) for row in rows
+        ]
 
     async def pools(self) -> list[LeasedPool]:
         """All pools, whoever has them; their tokens are 0."""
@@ -232,6 +254,14 @@ class PollerDatabase:
         """Make the partitions of the coming months, if they are missing."""
         await self._call("select atm.ensure_partitions()", [])
 
+    async def metrics(self) -> list[Figure]:
+        """What the database says about itself; it counts live rows, so ask seldom."""
+        rows, _ = await self._call("select name, labels, value from atm.metrics()", [])
+        return [
+            Figure(row[0], tuple(sorted((key, str(text)) for key, text in row[1].items())), row[2])
+            for row in rows
+        ]
+
     async def _call(self, statement: str, arguments: list[Any]) -> tuple[list[TupleRow], bool]:
         """Rows, and whether the COMMIT was confirmed as the server's settings demand."""
         attempt = 0
@@ -275,10 +305,11 @@ class PollerDatabase:
 
     async def connect(self) -> AsyncConnection:
         """A new connection in autocommit mode."""
-        self.connects += 1
-        return await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             "", autocommit=True, **cast("dict[str, Any]", self._parameters)
         )
+        self._connected()
+        return connection
 
 
 def _addresses(hosts: object) -> tuple[Address, ...]:

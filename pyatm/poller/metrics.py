@@ -15,7 +15,9 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pyatm.poller.database import Figure
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -38,6 +40,34 @@ class _Ages:
         yield family
 
 
+class _Figures:
+    """The database's figures of the last look, under the names that it gives them.
+
+    Figures that are old are left out: a gauge that stands still looks like a database at rest.
+    """
+
+    def __init__(self) -> None:
+        self._figures: dict[str, list[Figure]] = {}
+        self._good_until = 0.0
+
+    def set(self, figures: Sequence[Figure], good_for: float) -> None:
+        """Replace them all; ``good_for`` is in seconds."""
+        by_name: dict[str, list[Figure]] = {}
+        for figure in figures:
+            by_name.setdefault(figure.name, []).append(figure)
+        self._figures, self._good_until = by_name, time.monotonic() + good_for
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        if time.monotonic() > self._good_until:
+            return
+        for name, figures in self._figures.items():
+            labels = [key for key, _ in figures[0].labels]
+            family = GaugeMetricFamily(name, "From atm.metrics() in the database.", labels=labels)
+            for figure in figures:
+                family.add_metric([text for _, text in figure.labels], figure.value)
+            yield family
+
+
 class Metrics:
     """The poller's counters; each object has a registry of its own."""
 
@@ -53,6 +83,12 @@ class Metrics:
         self.database_errors = Counter(
             "pyatm_database_errors_total",
             "Looks for pools that failed, and listening connections that were lost.",
+            registry=self.registry,
+        )
+        self._connections = Counter(
+            "pyatm_database_connections_total",
+            "Connections made to the database; more than at the start are reconnects.",
+            ["purpose"],
             registry=self.registry,
         )
         self._leases = Counter(
@@ -92,6 +128,8 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(cast("Any", _Ages(self._listed_at)))
+        self._figures = _Figures()
+        self.registry.register(cast("Any", self._figures))
 
     def serve(self, address: str, port: int) -> int:
         """Serve `/metrics`; returns the port. Raises OSError when it cannot be had."""
@@ -105,6 +143,14 @@ class Metrics:
     def woken(self, cause: str) -> None:
         """A look for work, caused by `notify` or `rescan`."""
         self._wakeups.labels(cause).inc()
+
+    def connected(self, purpose: str) -> None:
+        """A connection to the database was made, for `calls` or to `listen`."""
+        self._connections.labels(purpose).inc()
+
+    def figures(self, figures: Sequence[Figure], good_for: float) -> None:
+        """What `atm.metrics()` says; shown for ``good_for`` seconds at most."""
+        self._figures.set(figures, good_for)
 
     def polled(self, pool: str, seconds: float, listed: bool) -> None:
         """A poll is over."""

@@ -105,7 +105,7 @@ class PoolLoop:
                 pause = await self._turn()
                 if reporter.done():
                     # It ends by a stale lease only.
-                    self.lost = True
+                    self._stale(reporter.exception())
                     break
                 await self._wait(pause)
         finally:
@@ -123,10 +123,10 @@ class PoolLoop:
         try:
             pause = await self._poll(token)
         except StaleLeaseError as error:
-            self._metrics.stale.inc()
             if token == self.pool.token:
-                self._log.warning("the pool is another poller's now", error=str(error))
-                self.lost = True
+                self._stale(error)
+            else:
+                self._metrics.stale.inc()
             return 0.0
         except psycopg.Error as error:
             self._say(f"database: {str(error).strip()}")
@@ -183,6 +183,11 @@ class PoolLoop:
 
     def _holds(self) -> bool:
         return not self.lost and time.monotonic() < self._held_until
+
+    def _stale(self, error: BaseException | None) -> None:
+        self._metrics.stale.inc()
+        self._log.warning("the pool is another poller's now", error=str(error))
+        self.lost = True
 
     def _say(self, problem: str | None) -> None:
         """One line per change of state, none per quiet poll."""

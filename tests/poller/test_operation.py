@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import urllib.request
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -109,21 +108,6 @@ async def test_systemd_hears_ready_status_watchdog_and_stopping(
         assert hears("STOPPING=1")
 
 
-async def test_the_metrics_page_counts_polls_and_requests(stage: Stage, running: Running) -> None:
-    pool = str(uuid.uuid4())
-    host = running(SimulatorProcess(stage.directory / "vdsm", pools=(pool,), spm=True))
-    stage.pool(host, pool_id=pool)
-    poller = running(stage.poller(PYATM_POLLER__METRICS_PORT="0"))
-    command, _ = await stage.command(host, pool)
-    await stage.ended(command, "succeeded")
-    port = poller.facts["metrics_port"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-        text = page.read().decode()
-    assert "pyatm_pools 1.0" in text
-    assert f'pyatm_poll_age_seconds{{storage_pool_id="{pool}"}}' in text
-    assert 'pyatm_vdsm_requests_total{method="Task.clear",outcome="answered"} 1.0' in text
-
-
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_the_units_are_locked_down(unit: Path) -> None:
@@ -152,16 +136,3 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
         )
         ours = [line for line in done.stderr.splitlines() if "pyatm" in line]
         assert ours == []
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
-def test_the_alerts_fire_when_they_should() -> None:
-    done = subprocess.run(
-        ["promtool", "test", "rules", "alerts_test.yml"],
-        cwd=Path(__file__).parents[2] / "packaging" / "prometheus",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
