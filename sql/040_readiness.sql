@@ -63,6 +63,10 @@ declare
   v_counts integer[];
   v_closed integer;
 begin
+  perform from atm_internal.task t
+    where t.root_no = any (p_root_nos) and t.state = any (p_states)
+      and (p_task_nos is null or t.task_no = any (p_task_nos))
+    order by t.task_id for no key update;
   with closed as (
     update atm_internal.task t set
       state = 'done', outcome = p_outcome, done_at = clock_timestamp(), cleared_at = clock_timestamp(), epoch = null

@@ -69,8 +69,11 @@ language plpgsql as $$
 begin
   if exists (select from atm_internal.task t join atm_internal.pool_poll p on p.pool_no = t.pool_no
               where t.root_no = p_root_no and p.idle) then
+    -- A row that is locked is left alone: its poller is awake, and waiting for it would turn the lock order around.
     update atm_internal.pool_poll p set idle = false
-     where p.idle and p.pool_no in (select t.pool_no from atm_internal.task t where t.root_no = p_root_no);
+     where p.pool_no in (select l.pool_no from atm_internal.pool_poll l
+                          where l.idle and l.pool_no in (select t.pool_no from atm_internal.task t where t.root_no = p_root_no)
+                            for no key update skip locked);
     perform atm_internal.hint('atm_work');
   end if;
 end
@@ -369,25 +372,19 @@ Locks the root.$$;
 create or replace function atm_internal.merge_holds(p_root_no bigint, p_entities atm_internal.plan_entity[]) returns void
 language plpgsql as $$
 begin
+  -- One statement, in the order of the keys: two additions that want the same entities cannot wait for each other.
   insert into atm_internal.hold as h (root_no, entity_type, entity_id, access, command_nos, task_nos)
   select p_root_no, e.entity_type, e.entity_id, max(e.access),
          coalesce(array_agg(distinct e.command_no) filter (where e.command_no is not null), '{}'),
          coalesce(array_agg(distinct e.task_no) filter (where e.task_no is not null), '{}')
     from unnest(p_entities) e
-   where not exists (select from atm_internal.hold x
-                      where x.root_no = p_root_no and x.entity_type = e.entity_type and x.entity_id = e.entity_id)
    group by e.entity_type, e.entity_id
-   order by e.entity_type, e.entity_id;
-  update atm_internal.hold h set
-    access      = greatest(h.access, n.access),
-    command_nos = h.command_nos || n.command_nos,
-    task_nos    = h.task_nos || n.task_nos
-    from (select e.entity_type, e.entity_id, max(e.access) as access,
-                 coalesce(array_agg(distinct e.command_no) filter (where e.command_no is not null), '{}') as command_nos,
-                 coalesce(array_agg(distinct e.task_no) filter (where e.task_no is not null), '{}') as task_nos
-            from unnest(p_entities) e group by e.entity_type, e.entity_id) n
-   where h.root_no = p_root_no and h.entity_type = n.entity_type and h.entity_id = n.entity_id
-     and not (n.command_nos <@ h.command_nos and n.task_nos <@ h.task_nos);
+   order by e.entity_type, e.entity_id
+  on conflict (root_no, entity_type, entity_id) do update set
+    access      = greatest(h.access, excluded.access),
+    command_nos = h.command_nos || excluded.command_nos,
+    task_nos    = h.task_nos || excluded.task_nos
+    where not (excluded.command_nos <@ h.command_nos and excluded.task_nos <@ h.task_nos);
 end
 $$;
 

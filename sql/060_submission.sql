@@ -14,11 +14,12 @@ begin
   if num_nulls(p_epoch, p_task_ids) > 0 or array_position(p_task_ids, null) is not null then
     perform atm_internal.refuse_null('submit_tasks', jsonb_build_object('epoch', p_epoch, 'task_ids', null));
   end if;
+  perform atm_internal.require_own_tasks(p_epoch, p_task_ids);
+  perform from atm_internal.task t where t.task_id = any (p_task_ids) order by t.task_id for no key update;
+  -- After the wait for the locks: start_engine may have had them.
   if not atm_internal.is_current(p_epoch) then
     perform atm_internal.refuse_epoch(p_epoch);
   end if;
-  perform atm_internal.require_own_tasks(p_epoch, p_task_ids);
-  perform from atm_internal.task t where t.task_id = any (p_task_ids) order by t.task_id for no key update;
   update atm_internal.task t set state = 'submitting', announced_at = clock_timestamp()
    where t.task_id = any (p_task_ids) and t.epoch = p_epoch and t.state = 'planned';
   return query
@@ -122,7 +123,9 @@ begin
   end if;
   perform atm_internal.require_own_tasks(p_epoch, array[p_task_id]);
   select t.* into v_task from atm_internal.task t where t.task_id = p_task_id for no key update;
-  if v_task.vdsm_task_id = p_vdsm_task_id then
+  if not atm_internal.is_current(p_epoch) then    -- start_engine had the lock
+    perform atm_internal.refuse_epoch(p_epoch);
+  elsif v_task.vdsm_task_id = p_vdsm_task_id then
     return;
   elsif v_task.state = 'in_doubt' and v_task.epoch = p_epoch then
     update atm_internal.task t set state = 'running', vdsm_task_id = p_vdsm_task_id, bound_at = clock_timestamp()
@@ -148,12 +151,13 @@ language plpgsql as $$
 declare
   v_task atm_internal.task;
 begin
-  if not atm_internal.is_current(p_epoch) then
-    perform atm_internal.refuse_epoch(p_epoch);
-  end if;
   perform atm_internal.require_own_tasks(p_epoch, array[p_task_id]);
   select t.* into v_task from atm_internal.task t where t.task_id = p_task_id;
   perform atm_internal.lock_roots(array[v_task.root_no]);
+  -- After the wait for the lock: start_engine may have had it.
+  if not atm_internal.is_current(p_epoch) then
+    perform atm_internal.refuse_epoch(p_epoch);
+  end if;
   select t.* into v_task from atm_internal.task t where t.task_id = p_task_id for no key update;
   return v_task;
 end

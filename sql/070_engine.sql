@@ -73,6 +73,9 @@ begin
    where r.root_no = any (p_root_nos) and r.state in ('open', 'sealed', 'ready');
   update atm_internal.root r set state = 'sealed', aborted = true
    where r.root_no = any (p_root_nos) and r.state = 'open';
+  perform from atm_internal.task t
+    where t.root_no = any (p_root_nos) and t.state in ('planned', 'submitting', 'in_doubt')
+    order by t.task_id for no key update;
   -- Announced: VDSM may have them. In doubt by the engine's own word: it cannot bind them any more.
   insert into atm_internal.watch (root_no, task_no, kind, pool_no, since)
   select t.root_no, t.task_no, 'doubt', t.pool_no, clock_timestamp()

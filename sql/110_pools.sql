@@ -78,7 +78,10 @@ begin
     perform atm_internal.refuse_null('remove_pool', jsonb_build_object('storage_pool_id', p_storage_pool_id, 'dry_run', p_dry_run));
   end if;
   perform atm_internal.require_reason('remove_pool', p_reason);
-  -- FOR UPDATE waits for the key share locks of plans in flight.
+  -- The poll row first, as a report does. Then FOR UPDATE waits for the key share locks of plans in flight.
+  perform from atm_internal.pool_poll l
+     join atm_internal.pool p on p.pool_no = l.pool_no
+    where p.storage_pool_id = p_storage_pool_id for no key update of l;
   select p.pool_no into v_pool_no from atm_internal.pool p
    where p.storage_pool_id = p_storage_pool_id and not p.removed for update;
   if not found then

@@ -82,6 +82,17 @@ begin
     raise warning 'storage pool %: unreadable status of %', p_storage_pool_id, left(v_unreadable::text, 1000);
     v_seen := array(select s from unnest(v_seen) s where s.key is null or atm_internal.is_readable(s.key, s.value) order by s.root_no, s.task_no);
   end if;
+  -- Several steps below end tasks. All their roots are locked here, in order: a step that locked its own could
+  -- meet, the other way around, a report of another pool.
+  if exists (select from atm_internal.watch w where w.pool_no = v_poll.pool_no and w.kind in ('doubt', 'absence'))
+     or exists (select from unnest(v_seen) s where s.kind = 'absent') then
+    perform atm_internal.lock_roots(array(
+      select s.root_no from unnest(v_seen) s where s.kind in ('again', 'absent') or s.value ->> 'taskState' = 'finished'
+      union
+      select w.root_no from atm_internal.watch w
+       where w.pool_no = v_poll.pool_no
+         and (w.kind = 'absence' or (w.kind = 'doubt' and p_started >= w.since + v_set.in_doubt_settle))));
+  end if;
   if v_seen is not null then
     perform atm_internal.apply_changes_apart(p_started, v_seen);
     perform atm_internal.apply_unknowns(v_poll.pool_no, v_seen, v_set);

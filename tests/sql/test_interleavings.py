@@ -6,27 +6,20 @@ repeated, it is right.
 
 from __future__ import annotations
 
-import time
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
-from psycopg import IsolationLevel
 from psycopg.types.json import Jsonb
 
+from .races import LEVELS, Race
 from .world import FINISHED, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.conftest import Connect, Connection
 
-    Call = Callable[[World], Any]
-
-REPEAT = ("40001", "40P01")
+    from .races import Call
 
 
 @pytest.fixture
@@ -34,78 +27,14 @@ def world(db: Connection) -> World:
     return World(db).start()
 
 
-def code_of(call: Callable[[], Any]) -> str | None:
-    """The SQLSTATE that a call raises; None when it succeeds."""
-    try:
-        call()
-    except psycopg.Error as error:
-        return error.sqlstate
-    return None
-
-
-class Race:
-    """Runs two transactions so that the second one's call begins before the first one's commit."""
-
-    def __init__(self, world: World, connect: Connect, level: IsolationLevel) -> None:
-        self.world = world
-        self._connections = [connect(autocommit=False), connect(autocommit=False)]
-        for connection in self._connections:
-            connection.isolation_level = level
-
-    def run(self, first: Call, second: Call) -> list[str | None]:
-        """Returns what each ended with, after repetitions: None or a SQLSTATE of class AT."""
-        a, b = self._connections
-        world_a, world_b = (replace(self.world, db=c) for c in self._connections)
-        for connection in self._connections:
-            connection.execute("select count(*) from atm_internal.root")  # takes the snapshot
-        codes = [code_of(lambda: first(world_a))]
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(code_of, lambda: second(world_b))
-            self._until_it_waits(b.info.backend_pid, running)
-            codes[0] = self._end(a, codes[0])
-            codes.append(self._end(b, running.result(60)))
-        return [
-            self._repeated(world, call, code)
-            for world, call, code in zip((world_a, world_b), (first, second), codes, strict=True)
-        ]
-
-    def _until_it_waits(self, pid: int, running: Future[str | None]) -> None:
-        query = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
-        while not running.done() and not self.world.one(query, pid):
-            time.sleep(0.005)
-
-    def _end(self, connection: Connection, code: str | None) -> str | None:
-        if code is None:
-            code = code_of(connection.commit)
-        connection.rollback()
-        return code
-
-    def _repeated(self, world: World, call: Call, code: str | None) -> str | None:
-        for _ in range(5):
-            if code not in REPEAT:
-                break
-            code = self._end(world.db, code_of(lambda: call(world)))
-        assert code is None or code.startswith("AT"), code
-        return code
-
-
-@pytest.fixture(
-    params=[
-        IsolationLevel.READ_COMMITTED,
-        IsolationLevel.REPEATABLE_READ,
-        IsolationLevel.SERIALIZABLE,
-    ],
-    ids=lambda level: level.name,
-)
+@pytest.fixture(params=LEVELS, ids=lambda level: level.name)
 def race(world: World, connect: Connect, request: pytest.FixtureRequest) -> Race:
     return Race(world, connect, request.param)
 
 
 def either_order(race: Race, swapped: bool, one: Call, other: Call) -> list[str | None]:
     """The codes of `one` and `other`, whichever came first."""
-    if swapped:
-        return race.run(other, one)[::-1]
-    return race.run(one, other)
+    return list(race.either_order(swapped, one, other).codes)
 
 
 both_orders = pytest.mark.parametrize("swapped", [False, True], ids=["as_named", "swapped"])
@@ -122,13 +51,13 @@ def test_the_last_two_tasks_at_once_make_the_root_ready_once(race: Race) -> None
     rows = world.plan(document)
     one_id, other_id = (world.bind(row["task_id"]) for row in rows)
     started = world.now()
-    codes = race.run(
+    outcome = race.run(
         lambda w: w.poll({one_id: FINISHED}, started=started),
         lambda w: replace(w, pool_id=second_pool, token=other.token).poll(
             {other_id: FINISHED}, started=started
         ),
     )
-    assert codes == [None, None]
+    assert outcome.codes == (None, None)
     assert world.state(rows[0]["root_command_id"]) == "ready"
     assert [c["outcome"] for c in world.claim()] == ["succeeded"]
 
@@ -145,7 +74,9 @@ def test_one_of_two_commands_that_exclude_each_other_is_refused(
         race.world.document(1, entities=[{**entity, "access": access}])
         for access in (first, second)
     ]
-    assert race.run(lambda w: w.plan(wanted[0]), lambda w: w.plan(wanted[1])) == [None, "AT301"]
+    outcome = race.run(lambda w: w.plan(wanted[0]), lambda w: w.plan(wanted[1]))
+    assert outcome.codes == (None, "AT301")
+    assert outcome.waited
     assert race.world.state(wanted[0]["command_id"]) == "sealed"
     assert race.world.state(wanted[1]["command_id"]) is None
 
@@ -153,7 +84,9 @@ def test_one_of_two_commands_that_exclude_each_other_is_refused(
 def test_two_commands_that_share_an_entity_are_both_planned(race: Race) -> None:
     entity = [{"type": "VM", "id": str(uuid.uuid4())}]
     wanted = [race.world.document(1, entities=entity) for _ in range(2)]
-    assert race.run(lambda w: w.plan(wanted[0]), lambda w: w.plan(wanted[1])) == [None, None]
+    outcome = race.run(lambda w: w.plan(wanted[0]), lambda w: w.plan(wanted[1]))
+    assert outcome.codes == (None, None)
+    assert not outcome.waited
 
 
 @both_orders
