@@ -11,7 +11,7 @@ STAMP  := $(VENV)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian model soak lint format build clean
+.PHONY: help install demo test test-debian model soak documents lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -45,6 +45,9 @@ model: $(STAMP) ## search the model of the protocol, the large worlds too (sever
 
 soak: $(STAMP) ## the VDSM client under random faults for MINUTES=10
 	PYATM_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/pytest -p no:randomly -s tests/protocol/test_soak.py $(ARGS)
+
+documents: $(STAMP) ## run the guides in docs/ and write the outputs that have changed
+	$(BIN)/python -m tests.documents $(ARGS)
 
 lint: $(STAMP) ## ruff (rules and format) and pyright
 	$(BIN)/ruff check

@@ -121,8 +121,9 @@ select rc.action_type, x.waits_for, date_trunc('second', clock_timestamp() - x.s
       from atm_internal.set_aside a join atm_internal.command c on c.root_no = a.root_no and c.command_no = 0
     union all
     select t.root_no, t.task_id, w.since, 'poller',
-           concat('in doubt: VDSM may have it (', w.polls, ' polls counted after the settle time)',
-                  (select '; its answer may be VDSM task ' || string_agg(u.vdsm_task_id::text, ', ' order by u.vdsm_task_id)
+           concat('in doubt (', w.polls, ' polls after the settle time)',
+                  (select case count(*) when 0 then '' when 1 then '; may be VDSM task ' || min(u.vdsm_task_id::text)
+                                        else format('; may be one of %s VDSM tasks in atm.orphans', count(*)) end
                      from atm_internal.suspect s join atm_internal.unknown u on u.vdsm_task_id = s.vdsm_task_id
                     where s.root_no = w.root_no and s.task_no = w.task_no and u.vdsm_state <> 'finished' and u.resolved_at is null)),
            format('select atm.resolve_task(%L, ''lost'', reason => ..., dry_run => false)', t.task_id), w.since + s.in_doubt_settle

@@ -110,7 +110,7 @@ def test_stuck_says_until_when_a_doubt_lasts_at_least_and_which_vdsm_task_it_may
     world.one("select atm.doubt_task(%s, %s, 'no answer')", world.epoch, row["task_id"])
     (stuck,) = world.rows("select * from atm.stuck")
     assert stuck["not_before"] - stuck["since"] == timedelta(seconds=180)
-    assert stuck["waits_for"].endswith(f"; its answer may be VDSM task {born}")
+    assert stuck["waits_for"].endswith(f"; may be VDSM task {born}")
     world.vdsm[born] = FINISHED
     world.poll()
     (stuck,) = world.rows("select * from atm.stuck")

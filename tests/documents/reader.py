@@ -1,9 +1,11 @@
-"""Every SQL and shell block of README.md and docs/ is run, in the order of its document.
+"""Reads documents: finds their SQL and shell blocks and runs them in order.
 
 A document has one database and one psql session, so a variable set in one block (`\\gset`) is there
 in the next. A shell block runs with `set -e` and `PYATM_DSN` naming that database. A comment before
 a block says what is special: `<!-- background -->`, it goes on running until the document's end;
-`<!-- not run: reason -->`. VDSM's port is replaced by a free one, because tests run in parallel.
+`<!-- not run: reason -->`; `<!-- fails -->`, every statement of it, and psql goes on. A text block
+below the comment `<!-- output -->` is what the SQL block before it writes. VDSM's port is replaced
+by a free one, because tests run in parallel.
 """
 
 import os
@@ -12,21 +14,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import pytest
 
 from tests.cli.programs import environment
-from tests.conftest import Connection
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ROOT: Final = Path(__file__).parents[2]
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n\n?)?^```(?P<language>sql|sh)\n(?P<text>.*?)^```$",
+    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n\n?)?^```(?P<language>sql|sh)\n(?P<text>.*?)^```\n"
+    r"(?:\n<!-- output -->\n\n?```text\n(?P<output>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
 END = "end of the block"
@@ -35,15 +34,26 @@ VDSM_PORT = "54321"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of a document: its language, its text, what the comment before it says."""
+    """A block of a document.
+
+    Attributes:
+        language: `sql` or `sh`.
+        mark: what the comment before it says.
+        line: where its text begins.
+        output: what the document says that it writes; None when it says nothing.
+        span: where that stands in the document.
+    """
 
     language: str
     text: str
     mark: str
     line: int
+    output: str | None = None
+    span: tuple[int, int] = (-1, -1)
 
 
 def with_a_free_port(text: str) -> str:
+    """The document with a free port in place of VDSM's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -52,12 +62,15 @@ def with_a_free_port(text: str) -> str:
 
 
 def blocks_of(text: str) -> list[Block]:
+    """The blocks of a document, in order."""
     return [
         Block(
             found["language"],
             found["text"],
             found["mark"] or "",
             text.count("\n", 0, found.start("language")) + 1,
+            found["output"],
+            found.span("output"),
         )
         for found in BLOCK.finditer(text)
     ]
@@ -72,6 +85,7 @@ class Reader:
         self._environment = environment(PATH=path, **variables)
         self._background: list[subprocess.Popen[bytes]] = []
         arguments = ["db", "psql", "--", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--pset=pager=off"]
+        arguments += ["--set=SHOW_CONTEXT=never"]
         self._psql = subprocess.Popen(
             [sys.executable, "-m", "pyatm.cli.main", *arguments],
             env=self._environment,
@@ -91,6 +105,7 @@ class Reader:
         return self._shell(block)
 
     def close(self) -> None:
+        """End psql and the background blocks."""
         for process in self._background:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -102,12 +117,16 @@ class Reader:
         self._psql.stdout.close()
 
     def alive(self) -> bool:
+        """Whether all background blocks still run."""
         return all(process.poll() is None for process in self._background)
 
     def _sql(self, block: Block) -> str:
         assert self._psql.stdin is not None
         assert self._psql.stdout is not None
-        self._psql.stdin.write(f"{block.text}\n\\echo {END}\n")
+        before, after = "", ""
+        if block.mark == "fails":
+            before, after = "\\set ON_ERROR_STOP 0\n", "\\set ON_ERROR_STOP 1\n"
+        self._psql.stdin.write(f"{before}{block.text}\n{after}\\echo {END}\n")
         self._psql.stdin.flush()
         return self._until_end(self._psql.stdout, block)
 
@@ -148,50 +167,9 @@ class Reader:
         return ""
 
 
-@pytest.fixture
-def reader(dsn: str, tmp_path: Path) -> Generator[Reader]:
-    made = Reader({"PYATM_DSN": dsn}, tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_block_of_the_document_runs(document: Path, reader: Reader) -> None:
-    for block in blocks_of(with_a_free_port(document.read_text(encoding="utf-8"))):
-        if not block.mark.startswith("not run: "):
-            reader.run(block)
-    assert reader.alive(), "a program that the document starts in background has ended"
-
-
-def test_the_poller_of_the_readme_polls_the_simulated_vdsm_of_the_readme(
-    reader: Reader, db: Connection
-) -> None:
-    text = with_a_free_port((ROOT / "README.md").read_text(encoding="utf-8"))
-    chapter = text.partition("## Five minutes as an operator")[2].partition("\n## ")[0]
-    for block in blocks_of(chapter):
-        reader.run(block)
-    deadline = time.monotonic() + 60
-    query = "SELECT poller FROM atm.pools WHERE pool_name = 'simulated' AND polled_at IS NOT NULL"
-    while (found := db.execute(query).fetchone()) is None:
-        assert time.monotonic() < deadline
-        assert reader.alive()
-        time.sleep(0.2)
-    assert found == ("poller-on-my-desk",)
-
-
-def test_a_failing_sql_block_is_noticed(reader: Reader) -> None:
-    with pytest.raises(pytest.fail.Exception, match="line 7: psql stopped"):
-        reader.run(Block("sql", "SELECT 1/0;\n", "", 7))
-
-
-def test_a_failing_shell_block_is_noticed(reader: Reader) -> None:
-    with pytest.raises(AssertionError, match="line 7"):
-        reader.run(Block("sh", "false\ntrue\n", "", 7))
-
-
-def test_blocks_are_found_with_their_marks() -> None:
-    text = "a\n\n<!-- background -->\n```sh\nsleep 1\n```\n\n```sql\nSELECT 1;\n```\n"
-    assert blocks_of(text) == [
-        Block("sh", "sleep 1\n", "background", 4),
-        Block("sql", "SELECT 1;\n", "", 8),
-    ]
+DOCUMENTS: Final = [
+    document
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if blocks_of(document.read_text(encoding="utf-8"))
+]
+"""Those that have blocks to be run."""
