@@ -1,9 +1,8 @@
 """The `pyatm` program: assembles the commands and turns errors into messages and exit codes."""
 
-import importlib
 import os
 import sys
-from typing import Annotated, Final
+from typing import Annotated
 
 import psycopg
 import typer
@@ -11,15 +10,14 @@ from rich.console import Console
 
 from pyatm import __version__
 from pyatm.cli.errors import EXIT_CONFIGURATION, EXIT_FAILURE, CommandError
+from pyatm.cli.lazy import LazyGroup
 from pyatm.cli.output import log_to_stderr
 from pyatm.config import ConfigurationError
 from pyatm.database.errors import DatabaseError, DsnError
 
-GROUPS: Final = ("bench", "demo", "config", "db", "poller", "vdsm_sim", "lookup_commands", "flow")
-"""Modules of `pyatm.cli`; each has `register(app)`, which adds its commands."""
-
 app = typer.Typer(
     name="pyatm",
+    cls=LazyGroup,
     help="The async task manager of oVirt, on PostgreSQL.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -42,10 +40,6 @@ def _root(
     ] = False,
 ) -> None:
     del version
-
-
-for _group in GROUPS:
-    importlib.import_module(f"pyatm.cli.{_group}").register(app)
 
 
 def main() -> None:
