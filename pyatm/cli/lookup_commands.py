@@ -5,8 +5,6 @@ They read the views and functions of schema atm and need no more than the role a
 and "more", true when --limit cut them. Times are ISO 8601, intervals seconds.
 """
 
-import re
-from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -14,105 +12,30 @@ import typer
 from psycopg.types.json import Jsonb
 
 from pyatm.cli.errors import EXIT_FAILURE
-from pyatm.cli.lookups import Answer, Reader, Section, Where, show
+from pyatm.cli.filters import (
+    CommandOutcome,
+    CommandState,
+    Filter,
+    TaskState,
+    Where,
+)
+from pyatm.cli.lookup_options import (
+    ActionOption,
+    EntityOption,
+    LimitOption,
+    NewerOption,
+    OlderOption,
+    PoolOption,
+    WatchOption,
+)
+from pyatm.cli.lookups import Answer, Reader, Section, show
 from pyatm.cli.options import ConfigOption, DataDirOption, DsnOption, JsonOption, settings_from
-
-
-class CommandState(StrEnum):
-    """States of a root."""
-
-    OPEN = "open"
-    SEALED = "sealed"
-    READY = "ready"
-    ENDING = "ending"
-    REVERTING = "reverting"
-    ENDED = "ended"
-    END_FAILED = "end_failed"
-
-
-class TaskState(StrEnum):
-    """States of a task."""
-
-    PLANNED = "planned"
-    SUBMITTING = "submitting"
-    IN_DOUBT = "in_doubt"
-    RUNNING = "running"
-    DONE = "done"
-
-
-class CommandOutcome(StrEnum):
-    """Outcomes of a root."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-def _interval(text: str | None) -> str | None:
-    if text is not None and not re.fullmatch(r"\d{1,6}(\.\d{1,6})? ?(s|min|h|d)", text):
-        raise typer.BadParameter(f"{text!r} is no age; write 30s, 15min, 2h or 7d")
-    return text
-
-
-def _entity(text: str | None) -> str | None:
-    if text is not None:
-        kind, _, entity_id = text.partition(":")
-        try:
-            UUID(entity_id)
-        except ValueError:
-            kind = ""
-        if not kind:
-            raise typer.BadParameter(
-                f"{text!r} is no entity; write TYPE:UUID, such as Disk:9a1f..."
-            )
-    return text
-
-
-WatchOption = Annotated[
-    float | None,
-    typer.Option("--watch", min=0.1, metavar="SECONDS", help="Ask again and again, until Ctrl-C."),
-]
-LimitOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="Most rows shown.")]
-ActionOption = Annotated[
-    str | None, typer.Option("--action", metavar="TYPE", help="Only this action, as RemoveVm.")
-]
-PoolOption = Annotated[
-    str | None, typer.Option("--pool", metavar="POOL", help="Only this pool: its name or id.")
-]
-OlderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--older-than",
-        metavar="AGE",
-        callback=_interval,
-        help="Only older ones: 30s, 15min, 2h, 7d.",
-    ),
-]
-NewerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--newer-than",
-        metavar="AGE",
-        callback=_interval,
-        help="Only newer ones: 30s, 15min, 2h, 7d.",
-    ),
-]
-EntityOption = Annotated[
-    str | None,
-    typer.Option(
-        "--entity", metavar="TYPE:UUID", callback=_entity, help="Only what holds this entity."
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     for command in (commands, tasks, entity, orphans, stuck, history, explain, check):
         app.command()(command)
-
-
-def _entity_parameters(entity: str | None) -> dict[str, str | None]:
-    kind, _, entity_id = (entity or "").partition(":")
-    return {"entity_type": kind or None, "entity_id": entity_id or None}
 
 
 def commands(
@@ -136,23 +59,8 @@ def commands(
 
     Example: pyatm commands --roots --action RemoveVm --older-than 15min
     """
-    where = Where()
-    where.add("action_type = %(action)s", action=action)
-    where.add("state = %(state)s", state=state.value if state else None)
-    where.add("created_at < now() - %(older)s::interval", older=older_than)
-    where.add("created_at > now() - %(newer)s::interval", newer=newer_than)
-    where.add(
-        "root_command_id in (select root_command_id from atm.tasks"
-        " where %(pool)s in (pool_name, storage_pool_id::text))",
-        pool=pool,
-    )
-    where.add(
-        "root_command_id in (select root_command_id"
-        " from atm.entity_tasks(%(entity_type)s, %(entity_id)s))",
-        **_entity_parameters(entity),
-    )
-    if roots:
-        where.add("parent_command_id is null")
+    wanted = Filter(action, state.value if state else None, pool, entity, older_than, newer_than)
+    where = wanted.commands(roots=roots)
     columns = ("command_id", "action_type", "state", "outcome", "open_tasks", "age", "engine_name")
 
     def ask(reader: Reader) -> Answer:
@@ -193,7 +101,7 @@ def tasks(
     where.add("created_at > now() - %(newer)s::interval", newer=newer_than)
     where.add(
         "task_id in (select task_id from atm.entity_tasks(%(entity_type)s, %(entity_id)s))",
-        **_entity_parameters(entity),
+        **Filter(entity=entity).entity_parameters(),
     )
     columns = ("task_id", "task_type", "state", "outcome", "vdsm_task_id", "vdsm_state",
                "pool_name", "vdsm_message")  # fmt: skip
@@ -285,9 +193,7 @@ def stuck(
 
     Example: pyatm stuck --older-than 10min
     """
-    where = Where()
-    where.add("action_type = %(action)s", action=action)
-    where.add("since < now() - %(older)s::interval", older=older_than)
+    where = Filter(action=action, older_than=older_than).stuck()
     columns = ("root_command_id", "action_type", "age", "turn", "waits_for", "remedy")
 
     def ask(reader: Reader) -> Answer:

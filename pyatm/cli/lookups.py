@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyatm.cli.errors import CommandError
+from pyatm.cli.filters import Where
 from pyatm.cli.output import print_json
 from pyatm.config import Settings
 from pyatm.database.dsn import open_database
@@ -35,24 +36,6 @@ STYLES: Final = {
     "running": "cyan",
     "succeeded": "green",
 }
-
-
-class Where:
-    """Conditions of a query, with their parameters."""
-
-    def __init__(self) -> None:
-        self._conditions: list[sql.SQL] = [sql.SQL("true")]
-        self.parameters: dict[str, object] = {}
-
-    def add(self, condition: LiteralString, **parameters: object) -> None:
-        """Add a condition unless one of its parameters is None (an option not given)."""
-        if None not in parameters.values():
-            self._conditions.append(sql.SQL(condition))
-            self.parameters |= parameters
-
-    def sql(self) -> sql.Composed:
-        """All conditions, joined by AND."""
-        return sql.SQL(" and ").join(self._conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +72,51 @@ class Answer:
     heading: tuple[str, ...] = ()
 
 
-class Reader:
-    """A connection that only reads; a lost one is opened again by the next query."""
+NOT_HERE: Final = (
+    errors.UndefinedTable,
+    errors.UndefinedFunction,
+    errors.InvalidSchemaName,
+    errors.InsufficientPrivilege,
+)
+"""Raised when the database is not pyatm's, or by a role that may not do this."""
 
-    def __init__(self, settings: Settings, application_name: str = "pyatm lookup") -> None:
+
+def not_here(error: psycopg.Error, role: str) -> CommandError:
+    """What to tell the user about one of `NOT_HERE`.
+
+    Args:
+        error: as raised.
+        role: the one that may do it, such as atm_reader.
+    """
+    if isinstance(error, errors.InsufficientPrivilege):
+        return CommandError(
+            f"this role may not do it: {error.diag.message_primary}",
+            fix=f'let it: GRANT {role} TO "the role"',
+        )
+    return CommandError(
+        f"this database does not have pyatm's views: {error.diag.message_primary}",
+        fix="pyatm db migrate makes them; --dsn names another database",
+    )
+
+
+class Reader:
+    """A connection for single statements; a lost one is opened again by the next of them.
+
+    Args:
+        settings: name the database.
+        application_name: shown in `pg_stat_activity`, and kept in atm.audit.
+        role: the one of pyatm that a refused user is told to ask for.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        application_name: str = "pyatm lookup",
+        role: str = "atm_reader",
+    ) -> None:
         self._dsn = open_database(settings).dsn
         self._name = application_name
+        self._role = role
         self._session: psycopg.Connection[Any] | None = None
 
     def rows(
@@ -109,16 +131,8 @@ class Reader:
         try:
             with self._connection().cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(query, parameters or {}).fetchall()
-        except (errors.UndefinedTable, errors.UndefinedFunction, errors.InvalidSchemaName) as error:
-            raise CommandError(
-                f"this database does not have pyatm's views: {error.diag.message_primary}",
-                fix="pyatm db migrate makes them; --dsn names another database",
-            ) from None
-        except errors.InsufficientPrivilege as error:
-            raise CommandError(
-                f"this role may not read it: {error.diag.message_primary}",
-                fix='let it: GRANT atm_reader TO "the role"',
-            ) from None
+        except NOT_HERE as error:
+            raise not_here(error, self._role) from None
 
     def view(
         self,
@@ -130,10 +144,8 @@ class Reader:
         empty: str,
     ) -> Section:
         """The rows of a view of schema atm, at most `limit`."""
-        query = sql.SQL("select * from atm.{} where {} order by {} limit %(limit)s").format(
-            sql.SQL(name), where.sql(), sql.SQL(order)
-        )
-        rows = self.rows(query, {**where.parameters, "limit": limit + 1})
+        bounds = {**where.parameters, "limit": limit + 1}
+        rows = self.rows(where.query(name, order), bounds)
         return Section(name, rows[:limit], columns, empty, more=len(rows) > limit)
 
     def close(self) -> None:

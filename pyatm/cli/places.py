@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "poller": "poller",
     "vdsm-sim": "vdsm_sim",
     "flow": "flow",
+    "top": "top",
     "commands": "lookup_commands",
     "tasks": "lookup_commands",
     "entity": "lookup_commands",

@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cli.mess import Mess, make_mess, program_as
 from tests.cli.programs import Program, environment
-from tests.sql.world import FINISHED, World, status
 
 if TYPE_CHECKING:
     from tests.conftest import Connection
@@ -25,70 +24,15 @@ if TYPE_CHECKING:
 COMMANDS = ("commands", "tasks", "entity", "orphans", "stuck", "history", "explain", "check")
 
 
-@dataclass(frozen=True, slots=True)
-class Mess:
-    """What lies about in the database."""
-
-    running: uuid.UUID
-    running_tasks: list[str]
-    doubtful: uuid.UUID
-    doubtful_task: str
-    orphan: str
-    end_failed: uuid.UUID
-    over: uuid.UUID
-    vm: str
-    pool_id: str
-
-
-def _finish(world: World, vdsm: list[str]) -> None:
-    for vdsm_id in vdsm:
-        world.vdsm[vdsm_id] = FINISHED
-    world.poll()
-
-
 @pytest.fixture
 def mess(db: Connection) -> Mess:
-    world = World(db).start()
-    over, _, vdsm = world.planned_and_bound(1)
-    _finish(world, vdsm)
-    (claim,) = world.claim()
-    world.finish(claim["token"])
-    world.settle()
-    end_failed, _, vdsm = world.planned_and_bound(1, action_type="CreateSnapshot")
-    _finish(world, vdsm)
-    (claim,) = world.claim()
-    world.finish(claim["token"], "give_up", message="disk is \x1b[31mred")
-    vm = str(uuid.uuid4())
-    running, tasks, vdsm = world.planned_and_bound(
-        3, entities=[{"type": "VM", "id": vm, "access": "exclusive"}]
-    )
-    world.vdsm[vdsm[0]] = status(message="job \x1b]0;owned\x07 1 of 1")
-    doubt = world.plan(world.document(1, submit=True))
-    orphan = str(uuid.uuid4())
-    world.vdsm[orphan] = status()
-    world.poll()
-    world.one("select atm.doubt_task(%s, %s, 'no answer')", world.epoch, doubt[0]["task_id"])
-    return Mess(
-        running=running,
-        running_tasks=[str(t["task_id"]) for t in tasks],
-        doubtful=doubt[0]["root_command_id"],
-        doubtful_task=str(doubt[0]["task_id"]),
-        orphan=orphan,
-        end_failed=end_failed,
-        over=over,
-        vm=vm,
-        pool_id=str(world.pool_id),
-    )
-
-
-def _as(dsn: str, role: str) -> Program:
-    return Program({"PYATM_DSN": f"{dsn} options='-c role={role}'"})
+    return make_mess(db)
 
 
 @pytest.fixture
 def reader(dsn: str) -> Program:
     """The program as a role that may only read."""
-    return _as(dsn, "atm_reader")
+    return program_as(dsn, "atm_reader")
 
 
 def _json(program: Program, *arguments: str) -> dict[str, Any]:
@@ -244,7 +188,7 @@ def test_tables_for_programs_have_no_colours_and_nothing_cut_or_wrapped(
 def test_a_role_that_may_not_read_and_a_database_without_the_schema_are_told_what_to_do(
     dsn: str, empty_dsn: str
 ) -> None:
-    monitor = _as(dsn, "atm_monitor")
+    monitor = program_as(dsn, "atm_monitor")
     assert monitor.run("check").returncode == 0
     refused = monitor.run("tasks")
     assert refused.returncode == 1
