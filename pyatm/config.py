@@ -63,6 +63,8 @@ class PollerSettings(Section):
     """Between two checks of a pool that has no task at all."""
     rescan_interval: float = Field(default=5.0, gt=0, le=3600)
     """Between two looks for pools and work in the database when no NOTIFY comes."""
+    database_timeout: float = Field(default=60.0, gt=0, le=3600)
+    """For the database's answer to one call; then the connection is given up."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """Requests to VDSM in flight at most, over all pools."""
     metrics_address: str = "127.0.0.1"

@@ -1,5 +1,9 @@
 """Connections: how every process of pyatm connects, and what a COMMIT was worth."""
 
+import asyncio
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -60,6 +64,33 @@ async def aconnect(
 def _by_name(values: dict[str, str]) -> dict[str, Any]:
     # psycopg types its own arguments (row_factory, ...) and takes libpq's as anything.
     return dict(values)
+
+
+def hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+    """End a connection whose server no longer answers, so that what waits for it fails at once.
+
+    Cancelling such a wait is not enough: psycopg then asks the server to cancel the statement and
+    goes on waiting for the answer. A shut down socket is readable, and libpq sees its end.
+    """
+    if connection.closed:
+        return
+    with suppress(OSError):
+        # Not ours to close: libpq does that.
+        ours = socket.socket(fileno=connection.fileno())
+        try:
+            ours.shutdown(socket.SHUT_RDWR)
+        finally:
+            ours.detach()
+
+
+@contextmanager
+def hung_up_after(connection: psycopg.AsyncConnection[Any], seconds: float) -> Generator[None]:
+    """Let no wait for the server in this block last longer; it raises OperationalError then."""
+    timer = asyncio.get_running_loop().call_later(seconds, hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class CommitGuard:

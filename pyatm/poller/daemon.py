@@ -6,14 +6,16 @@ import asyncio
 import functools
 import random
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import structlog
+from psycopg.conninfo import make_conninfo
 
-from pyatm.database.session import aconnect
+from pyatm.database.dsn import parse
+from pyatm.database.session import aconnect, hung_up_after
 from pyatm.poller.database import LISTENER, PollerDatabase
 from pyatm.poller.metrics import Metrics
 from pyatm.poller.pool_loop import PoolLoop, Services
@@ -22,7 +24,7 @@ from pyatm.poller.share import FairShare
 from pyatm.vdsm import ClientSettings, ConnectionSettings, TlsFiles, VdsmClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from pyatm.config import Settings, VdsmSettings
     from pyatm.poller.database import LeasedPool
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 CHANNEL: Final = "atm_work"
 _LONGEST_PAUSE: Final = 10.0
-_RELEASE_TIMEOUT: Final = 5.0
+_RELEASE_TIMEOUT: Final = 3.0
 _LISTEN_CHECK: Final = 30.0
 _DAY: Final = 86400.0
 
@@ -75,7 +77,8 @@ class Poller:
         Raises ``SchemaError``; a database that cannot be reached is waited for.
         """
         connected = functools.partial(self.metrics.connected, "calls")
-        async with PollerDatabase(self._dsn, connected=connected) as database:
+        timeout = self.settings.poller.database_timeout
+        async with PollerDatabase(self._dsn, timeout=timeout, connected=connected) as database:
             stopped = asyncio.create_task(stop.wait())
             check = asyncio.create_task(self._check_schema(database))
             await asyncio.wait([check, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -105,7 +108,8 @@ class Poller:
                 stopped.cancel()
                 for task in tasks:
                     task.cancel()
-                ended = await asyncio.gather(*tasks, return_exceptions=True)
+                with _impatience(database):
+                    ended = await asyncio.gather(*tasks, return_exceptions=True)
                 await self._release(database)
             for result in ended:
                 if isinstance(result, Exception):
@@ -146,21 +150,21 @@ class Poller:
         pause = 0.2
         while True:
             try:
-                connection = await aconnect(
-                    self._listen_dsn, application_name=LISTENER, autocommit=True
-                )
-                self.metrics.connected("listen")
-                async with connection:
-                    await connection.execute(f"LISTEN {CHANNEL}".encode())
+                async with await self._listener() as connection:
                     pause = 0.2
                     self._listening.set()
                     # What was announced while nobody listened.
                     self._work.set()
                     while True:
-                        async for _ in connection.notifies(timeout=_LISTEN_CHECK):
+                        timeout = self.settings.poller.database_timeout
+                        async for _ in connection.notifies(timeout=min(timeout, _LISTEN_CHECK)):
                             self.metrics.woken("notify")
                             self._work.set()
-                        await connection.execute(b"select 1")
+                        with hung_up_after(connection, timeout):
+                            cursor = await connection.execute(b"show transaction_read_only")
+                            if await cursor.fetchone() == ("on",):
+                                # A former primary: nobody notifies there any more.
+                                raise psycopg.OperationalError("the server takes no writes now")
             except (psycopg.Error, OSError) as error:
                 self.metrics.database_errors.inc()
                 self._log.warning("not listening; trying again", error=str(error).strip())
@@ -168,6 +172,15 @@ class Poller:
             self._listening.set()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _listener(self) -> psycopg.AsyncConnection[Any]:
+        """A new connection that listens."""
+        dsn = make_conninfo(**{"target_session_attrs": "read-write", **parse(self._listen_dsn)})
+        connection = await aconnect(dsn, application_name=LISTENER, autocommit=True)
+        self.metrics.connected("listen")
+        with hung_up_after(connection, self.settings.poller.database_timeout):
+            await connection.execute(f"LISTEN {CHANNEL}".encode())
+        return connection
 
     async def _scan(self, services: Services) -> None:
         await self._listening.wait()
@@ -239,12 +252,13 @@ class Poller:
 
     async def _release(self, database: PollerDatabase) -> None:
         loops = list(self._running.items())
-        await asyncio.gather(*(self._end(name, running) for name, running in loops))
+        with _impatience(database):
+            await asyncio.gather(*(self._end(name, running) for name, running in loops))
         try:
-            async with asyncio.timeout(_RELEASE_TIMEOUT):
+            with _impatience(database):
                 await database.release_pools(self.name)
             self._log.info("pools released")
-        except (psycopg.Error, TimeoutError) as error:
+        except psycopg.Error as error:
             self._log.warning("pools not released; their leases run out", error=str(error).strip())
 
     async def _keep_house(self, database: PollerDatabase) -> None:
@@ -292,6 +306,16 @@ class Poller:
             elif self._scan_by >= now:
                 self._manager.alive()
             await asyncio.sleep(interval)
+
+
+@contextmanager
+def _impatience(database: PollerDatabase) -> Generator[None]:
+    """A database that does not answer must not keep a poller that is told to end."""
+    timer = asyncio.get_running_loop().call_later(_RELEASE_TIMEOUT, database.hang_up)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def tls_files(settings: VdsmSettings) -> TlsFiles | None:

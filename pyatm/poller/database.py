@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import psycopg
 from psycopg.types.json import Jsonb
 
-from pyatm.database.session import CommitGuard, parameters
+from pyatm.database.session import CommitGuard, hang_up, hung_up_after, parameters
 from pyatm.poller.share import Census
 from pyatm.vdsm import Address
 
@@ -123,7 +123,8 @@ class PollerDatabase:
 
     :param dsn: libpq connection string.
     :param connections: opened at most.
-    :param timeout: seconds for one call, waiting for a connection included.
+    :param timeout: seconds for the answer to a call, and for the wait for a free connection. A
+        connection whose answer did not come is closed; the call may have happened all the same.
     :param connected: called after each new connection.
     """
 
@@ -141,6 +142,7 @@ class PollerDatabase:
             **parameters(dsn, "pyatm poller"),
         }
         self._timeout, self._connected = timeout, connected
+        self._busy: set[AsyncConnection] = set()
         self._slots: asyncio.LifoQueue[AsyncConnection | None] = asyncio.LifoQueue()
         for _ in range(connections):
             self._slots.put_nowait(None)
@@ -153,6 +155,11 @@ class PollerDatabase:
             connection = self._slots.get_nowait()
             if connection is not None:
                 await connection.close()
+
+    def hang_up(self) -> None:
+        """Let all calls that still wait for an answer fail."""
+        for connection in self._busy:
+            hang_up(connection)
 
     async def check_schema(self) -> None:
         """Whether all that a poller calls is there and may be called by this user.
@@ -268,8 +275,11 @@ class PollerDatabase:
         while True:
             attempt += 1
             try:
-                async with asyncio.timeout(self._timeout), self._connection() as connection:
-                    with CommitGuard(connection) as guard:
+                async with self._connection() as connection:
+                    with (
+                        hung_up_after(connection, self._timeout),
+                        CommitGuard(connection) as guard,
+                    ):
                         cursor = await connection.execute(
                             statement.encode(), arguments, prepare=False
                         )
@@ -280,18 +290,21 @@ class PollerDatabase:
                     raise StaleLeaseError(str(error).partition("\n")[0]) from None
                 if error.sqlstate not in RETRIED or attempt >= _ATTEMPTS:
                     raise
-            except TimeoutError:
-                text = f"the database did not answer in {self._timeout:g} s"
-                raise psycopg.OperationalError(text) from None
             await asyncio.sleep(0.01 * 2**attempt)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:
-        connection = await self._slots.get()
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._slots.get()
+        except TimeoutError:
+            text = f"no connection to the database came free in {self._timeout:g} s"
+            raise psycopg.OperationalError(text) from None
         try:
             if connection is None or connection.closed or connection.broken:
                 connection = None
                 connection = await self.connect()
+            self._busy.add(connection)
             yield connection
         except psycopg.errors.ReadOnlySqlTransaction:
             # A former primary: the next connection looks for the host that takes writes.
@@ -299,8 +312,10 @@ class PollerDatabase:
                 await connection.close()
             raise
         finally:
-            if connection is not None and connection.closed:
-                connection = None
+            if connection is not None:
+                self._busy.discard(connection)
+                if connection.closed:
+                    connection = None
             self._slots.put_nowait(connection)
 
     async def connect(self) -> AsyncConnection:
