@@ -44,7 +44,11 @@ def _is_ready(data: Path, pid: int) -> bool:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except OSError:
         return False
-    return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
+    return (
+        len(lines) >= 8
+        and lines[0].strip() == str(pid)
+        and lines[7].strip() in ("ready", "standby")
+    )
 
 
 def _wait_ready(server: "subprocess.Popen[bytes]", data: Path) -> str | None:

@@ -151,10 +151,7 @@ class PollerDatabase:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        while not self._slots.empty():
-            connection = self._slots.get_nowait()
-            if connection is not None:
-                await connection.close()
+        await self._close_idle()
 
     def hang_up(self) -> None:
         """Let all calls that still wait for an answer fail."""
@@ -314,9 +311,18 @@ class PollerDatabase:
         finally:
             if connection is not None:
                 self._busy.discard(connection)
-                if connection.closed:
-                    connection = None
-            self._slots.put_nowait(connection)
+            lost = connection is not None and connection.closed
+            self._slots.put_nowait(None if lost else connection)
+            if lost:
+                # What ended this one has most likely ended the idle ones too.
+                await self._close_idle()
+
+    async def _close_idle(self) -> None:
+        idle = [self._slots.get_nowait() for _ in range(self._slots.qsize())]
+        for connection in idle:
+            self._slots.put_nowait(None)
+            if connection is not None:
+                await connection.close()
 
     async def connect(self) -> AsyncConnection:
         """A new connection in autocommit mode."""

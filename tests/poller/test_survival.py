@@ -140,3 +140,38 @@ async def test_a_poller_ends_with_its_parent(stage: Stage, running: Running) -> 
     assert poller.child.stdin is not None
     poller.child.stdin.close()
     assert await asyncio.to_thread(poller.child.wait, PATIENCE) == 0
+
+
+async def test_lists_that_lack_recovered_tasks_lose_none_and_a_task_that_is_gone_is_lost(
+    stage: Stage, running: Running
+) -> None:
+    pool, directory = str(uuid.uuid4()), stage.directory / "vdsm"
+    first = running(SimulatorProcess(directory, pools=(pool,), options=UNTIL_TOLD))
+    second = running(SimulatorProcess(directory, pools=(pool,), host_id=2, options=UNTIL_TOLD))
+    stage.pool(first, second, pool_id=pool)
+    async with first.control() as old, second.control() as new:
+        await old.become_spm(pool)
+        poller = running(stage.poller())
+        whole, (kept,) = await stage.command(first, pool)
+        broken, (gone,) = await stage.command(first, pool)
+        await until(lambda: stage.polled_host(pool), "the pool is polled")
+        # Its work ends and its SPM dies before anybody has looked.
+        poller.send(signal.SIGSTOP)
+        await old.finish(kept)
+        await old.finish(gone)
+        async with asyncio.timeout(PATIENCE):
+            while {task["state"] for task in await old.tasks()} != {"finished"}:
+                await asyncio.sleep(0.05)
+        # One list less than would be believed.
+        await new.load(hide_polls=2, dropped=[gone])
+        await fail_over(old, new, pool)
+        poller.send(signal.SIGCONT)
+        await until(lambda: stage.state(whole) == "ready", "the first is over")
+        await until(lambda: stage.state(broken) == "ready", "the second is over")
+        assert dict(stage.finish()) == {whole: "succeeded", broken: "failed"}
+        await until(lambda: stage.value("select count(*) = 0 from atm.commands"), "all is cleared")
+        outcomes = stage.value(
+            "select array_agg(t ->> 'outcome' order by h.outcome)"
+            " from atm.history h, jsonb_array_elements(h.tasks) t"
+        )
+        assert outcomes == ["lost", "succeeded"]
