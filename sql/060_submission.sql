@@ -88,7 +88,8 @@ begin
    where (t.task_id = p_task_id and t.state = 'submitting' or t.task_id = any (p_next) and t.state = 'planned')
      and t.epoch = p_epoch
      and exists (select from atm_internal.engine e where e.epoch = p_epoch);
-  if not exists (select from atm_internal.task t where t.task_id = p_task_id and t.vdsm_task_id = p_vdsm_task_id and t.epoch = p_epoch)
+  if not exists (select from atm_internal.task t join atm_internal.engine e on e.epoch = t.epoch
+                  where t.task_id = p_task_id and t.vdsm_task_id = p_vdsm_task_id and t.epoch = p_epoch)
   then
     perform atm_internal.bind_in_doubt(p_epoch, p_task_id, p_vdsm_task_id);
   end if;

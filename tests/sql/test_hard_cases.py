@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psycopg
 import pytest
 
 from .world import FINISHED, ROLLED_BACK, World, status
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 @pytest.fixture
@@ -105,6 +103,18 @@ def test_a_doubtful_task_can_still_be_bound_by_the_same_engine(world: World) -> 
     world.one("select atm.doubt_task(%s, %s, 'no answer')", world.epoch, row["task_id"])
     world.bind(row["task_id"])
     assert world.task(row["task_id"])["state"] == "running"
+
+
+def test_a_repeated_bind_of_an_engine_that_was_replaced_is_told_so(world: World) -> None:
+    (row,) = world.plan(world.document(1, submit=True))
+    vdsm = world.bind(row["task_id"])
+    old = world.epoch
+    assert world.bind(row["task_id"], vdsm) == vdsm, "the same bind again is harmless"
+    world.epoch = world.start_engine()
+    assert world.bind(row["task_id"], vdsm) == vdsm
+    with pytest.raises(psycopg.Error) as refusal:
+        world.bind(row["task_id"], vdsm, epoch=old)
+    assert refusal.value.sqlstate == "AT201"
 
 
 def test_an_operators_word_on_a_doubt_does_not_free_compensation(world: World) -> None:

@@ -1,0 +1,502 @@
+"""What the database should hold, written down in the simplest way: objects, loops, no SQL.
+
+The oracle knows no clock: `tick` numbers the events in their order, which is all that the rules
+ask for. Time-outs are settings that the machine has set to "has passed" or to "has not".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Entity = tuple[str, str]
+Said = tuple[str, str, int, str]
+Row = dict[str, Any]
+
+UNSENT = "planned"
+ANNOUNCED = ("submitting", "in_doubt")
+
+
+class Refused(Exception):
+    """The call raises this SQLSTATE and changes nothing."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Watch:
+    """Polls counted for a task that is waited for."""
+
+    since: int
+    lver: int | None = None
+    polls: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One placeholder."""
+
+    id: str
+    root: Root
+    command: str
+    pool: str
+    epoch: int | None
+    state: str = UNSENT
+    outcome: str | None = None
+    vdsm: str | None = None
+    bound: int = 0
+    said: Said | None = None
+    message: str | None = None
+    cleared: int | None = None
+    doubt: Watch | None = None
+    absence: Watch | None = None
+    to_revert: bool = False
+    stopping: bool = False
+
+    @property
+    def may_bind(self) -> bool:
+        return self.epoch is not None and self.state in ANNOUNCED
+
+    @property
+    def may_be_unknown(self) -> bool:
+        """Whether an unknown VDSM task may be the answer that this task never got."""
+        unproven = self.outcome == "in_doubt" or self.doubt is not None
+        return self.state in ANNOUNCED or (
+            self.state == "done" and self.vdsm is None and unproven
+        )
+
+    @property
+    def finished(self) -> bool:
+        return self.said is not None and self.said[0] == "finished"
+
+
+@dataclass(slots=True)
+class Hold:
+    """What names an entity in a root."""
+
+    exclusive: bool = False
+    commands: set[str] = field(default_factory=set)
+    tasks: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Root:
+    """A root command with its tree."""
+
+    id: str
+    engine: str
+    document: Row
+    state: str
+    parents: dict[str, str | None] = field(default_factory=dict)
+    tasks: list[Task] = field(default_factory=list)
+    holds: dict[Entity, Hold] = field(default_factory=dict)
+    additions: list[tuple[str, Row]] = field(default_factory=list)
+    outcome: str | None = None
+    aborted: bool = False
+    stop: bool = False
+    attempt: int = 0
+    token: int | None = None
+    due: bool = False
+    released: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether it holds its entities."""
+        return self.state != "ended"
+
+    @property
+    def open_tasks(self) -> int:
+        return sum(task.state != "done" for task in self.tasks)
+
+    def lineage(self, command: str | None) -> set[str]:
+        found: set[str] = set()
+        while command is not None:
+            found.add(command)
+            command = self.parents[command]
+        return found
+
+    def touching(self, entity: Entity) -> list[Task]:
+        hold = self.holds.get(entity)
+        if hold is None:
+            return []
+        return [
+            task
+            for task in self.tasks
+            if task.id in hold.tasks or hold.commands & self.lineage(task.command)
+        ]
+
+
+@dataclass(slots=True, eq=False)
+class Unknown:
+    """A VDSM task that is bound to none."""
+
+    id: str
+    pool: str
+    said: Said
+    suspects: list[Task]
+    suspected: bool = False
+    absence: Watch | None = None
+    resolved: bool = False
+
+    def live_suspects(self) -> list[Task]:
+        return [task for task in self.suspects if task.may_be_unknown]
+
+
+@dataclass(slots=True)
+class Pool:
+    """Who polls, and the last listing that was applied."""
+
+    poller: str | None = None
+    token: int | None = None
+    short_lease: bool = False
+    reported: int = 0
+    polled: int = 0
+    lver: int | None = None
+
+
+@dataclass(slots=True)
+class Settings:
+    """The settings that the rules read; a time is either over or far away."""
+
+    absence_polls: int = 1
+    absence_over: bool = True
+    settle_over: bool = True
+    attempts: int = 3
+    orphans: str = "suspected"
+
+
+@dataclass(slots=True)
+class Oracle:
+    """All facts, and the functions of the engine, the operator and endAction."""
+
+    settings: Settings
+    pools: dict[str, Pool]
+    epochs: dict[str, int] = field(default_factory=dict)
+    roots: dict[str, Root] = field(default_factory=dict)
+    unknowns: dict[str, Unknown] = field(default_factory=dict)
+    history: dict[str, Root] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
+    orphans_over: dict[str, int] = field(default_factory=dict)
+    now: int = 0
+
+    def tick(self) -> int:
+        self.now += 1
+        return self.now
+
+    def tasks(self) -> list[Task]:
+        return [task for root in self.roots.values() for task in root.tasks]
+
+    def task(self, task_id: str) -> Task:
+        for task in self.tasks():
+            if task.id == task_id:
+                return task
+        raise Refused("AT008")
+
+    def root_of(self, command: str) -> Root:
+        for root in self.roots.values():
+            if command in root.parents:
+                return root
+        raise Refused("AT008")
+
+    # The engine.
+
+    def start_engine(self, name: str, epoch: int) -> None:
+        again = name in self.epochs
+        self.epochs[name] = epoch
+        if not again:
+            return
+        for root in [root for root in self.roots.values() if root.engine == name]:
+            if root.state == "ending":
+                root.state, root.token, root.due = "ready", None, True
+            if root.state == "open":
+                root.state, root.aborted = "sealed", True
+            for task in root.tasks:
+                if task.state in ANNOUNCED:
+                    task.state, task.epoch = "in_doubt", None
+                    task.doubt = task.doubt or Watch(self.tick())
+            self.close_unbound(root, (UNSENT,), "not_submitted")
+            self.count(root)
+
+    def check_epoch(self, epoch: int) -> str:
+        for name, current in self.epochs.items():
+            if current == epoch:
+                return name
+        raise Refused("AT201")
+
+    def own_task(self, epoch: int, task_id: str) -> Task:
+        name = self.check_epoch(epoch)
+        task = self.task(task_id)
+        if task.root.engine != name:
+            raise Refused("AT201")
+        return task
+
+    def own_root(self, epoch: int, command: str) -> Root:
+        name = self.check_epoch(epoch)
+        root = self.root_of(command)
+        if root.engine != name:
+            raise Refused("AT201")
+        return root
+
+    def plan(self, epoch: int, document: Row) -> None:
+        engine = self.check_epoch(epoch)
+        command = document["command_id"]
+        for root in self.roots.values():
+            if command in root.parents:
+                if root.document != document:
+                    raise Refused("AT101")
+                return
+        if command in self.history:
+            raise Refused("AT102")
+        root = Root(command, engine, document, "sealed" if document.get("seal", True) else "open")
+        self.grow(root, document, None, epoch)
+        self.admit(root)
+        self.roots[command] = root
+        self.count(root)
+
+    def add_tasks(self, epoch: int, command: str, addition: Row) -> None:
+        root = self.own_root(epoch, command)
+        if any(at == command and given == addition for at, given in root.additions):
+            return
+        if root.state != "open":
+            raise Refused("AT103")
+        trial = Root(root.id, root.engine, root.document, root.state, dict(root.parents))
+        trial.holds = {
+            entity: Hold(hold.exclusive, set(hold.commands), set(hold.tasks))
+            for entity, hold in root.holds.items()
+        }
+        self.grow_below(trial, addition, command, epoch)
+        self.admit(trial)
+        root.parents, root.holds = trial.parents, trial.holds
+        for task in trial.tasks:
+            task.root = root
+        root.tasks += trial.tasks
+        root.additions.append((command, addition))
+
+    def grow(self, root: Root, document: Row, parent: str | None, epoch: int) -> None:
+        command = document["command_id"]
+        root.parents[command] = parent
+        for entity in document.get("entities", []):
+            self.hold(root, entity).commands.add(command)
+        self.grow_below(root, document, command, epoch)
+
+    def grow_below(self, root: Root, document: Row, command: str, epoch: int) -> None:
+        for given in document.get("tasks", []):
+            task = Task(given["task_id"], root, command, given["storage_pool_id"], epoch)
+            if given.get("submit", False):
+                task.state = "submitting"
+            for entity in given.get("entities", []):
+                self.hold(root, entity).tasks.add(task.id)
+            root.tasks.append(task)
+        for child in document.get("children", []):
+            self.grow(root, child, command, epoch)
+
+    def hold(self, root: Root, entity: Row) -> Hold:
+        hold = root.holds.setdefault((entity["type"], entity["id"]), Hold())
+        hold.exclusive |= entity.get("access", "shared") == "exclusive"
+        return hold
+
+    def holders(self, entity: Entity) -> list[Root]:
+        return [root for root in self.roots.values() if root.live and entity in root.holds]
+
+    def admit(self, wanted: Root) -> None:
+        for entity, hold in wanted.holds.items():
+            for root in self.holders(entity):
+                if root.id != wanted.id and (hold.exclusive or root.holds[entity].exclusive):
+                    raise Refused("AT301")
+
+    def seal(self, epoch: int, command: str) -> None:
+        root = self.own_root(epoch, command)
+        if root.state == "open":
+            root.state = "sealed"
+            self.count(root)
+
+    def abort(self, epoch: int, command: str, stop: bool) -> None:
+        root = self.own_root(epoch, command)
+        if root.state not in ("open", "sealed"):
+            raise Refused("AT107")
+        self.abort_root(root, stop)
+
+    def abort_root(self, root: Root, stop: bool) -> None:
+        root.state, root.aborted, root.stop = "sealed", True, root.stop or stop
+        self.close_unbound(root, (UNSENT,), "not_submitted")
+        self.count(root)
+
+    def submit(self, epoch: int, task_ids: list[str]) -> list[tuple[str, str]]:
+        tasks = [self.own_task(epoch, task_id) for task_id in task_ids]
+        for task in tasks:
+            if task.state == UNSENT:
+                task.state = "submitting"
+        return [(task.id, task.state) for task in tasks]
+
+    def bind(self, epoch: int, task_id: str, vdsm: str, following: list[str]) -> None:
+        if any(task.vdsm == vdsm and task.id != task_id for task in self.tasks()):
+            raise Refused("AT105")
+        task = self.own_task(epoch, task_id)
+        if task.state in ANNOUNCED and task.epoch == epoch:
+            task.state, task.vdsm, task.bound, task.doubt = "running", vdsm, self.tick(), None
+        elif task.vdsm != vdsm:
+            raise Refused("AT104")
+        for other in self.tasks():
+            if other.id in following and other.state == UNSENT and other.epoch == epoch:
+                other.state = "submitting"
+
+    def fail(self, epoch: int, task_id: str, reason: str) -> None:
+        task = self.own_task(epoch, task_id)
+        if task.state in ANNOUNCED and task.epoch == epoch:
+            task.message = reason
+            self.close(task, "failed", clear=True)
+            self.count(task.root)
+        elif not (task.state == "done" and task.outcome == "failed" and task.vdsm is None):
+            raise Refused("AT104")
+
+    def doubt(self, epoch: int, task_id: str) -> None:
+        task = self.own_task(epoch, task_id)
+        if task.state == "submitting" and task.epoch == epoch:
+            task.state, task.doubt = "in_doubt", Watch(self.tick())
+        elif task.state != "in_doubt":
+            raise Refused("AT104")
+
+    # What ends tasks and roots.
+
+    def close(self, task: Task, outcome: str, *, clear: bool) -> None:
+        task.state, task.outcome = "done", outcome
+        if clear:
+            task.cleared, task.epoch, task.doubt = self.tick(), None, None
+
+    def close_unbound(self, root: Root, states: tuple[str, ...], outcome: str) -> None:
+        for task in root.tasks:
+            if task.state in states:
+                self.close(task, outcome, clear=True)
+
+    def count(self, root: Root) -> None:
+        """A sealed root without open tasks is ready, and its outcome is decided."""
+        if root.state == "sealed" and root.open_tasks == 0:
+            good = not root.aborted and all(task.outcome == "succeeded" for task in root.tasks)
+            root.state, root.outcome, root.due = "ready", "succeeded" if good else "failed", True
+
+    def end(self, root: Root) -> None:
+        uncleared = [task for task in root.tasks if task.cleared is None]
+        root.state, root.token, root.due = "ended", None, False
+        root.released = any(not task.finished for task in uncleared)
+        self.archive_when_cleared(root)
+
+    def archive_when_cleared(self, root: Root) -> None:
+        if root.state != "ended" or any(task.cleared is None for task in root.tasks):
+            return
+        for unknown in self.unknowns.values():
+            if any(task.root is root for task in unknown.live_suspects()):
+                unknown.suspected = True
+            unknown.suspects = [task for task in unknown.suspects if task.root is not root]
+        del self.roots[root.id]
+        self.history[root.id] = root
+        at = self.tick()
+        self.known.update({task.vdsm: at for task in root.tasks if task.vdsm})
+
+    def end_reverted(self, root: Root) -> None:
+        if root.state == "reverting" and not any(task.to_revert for task in root.tasks):
+            self.end(root)
+
+    # endAction.
+
+    def claimable(self, epoch: int) -> list[Root]:
+        name = self.check_epoch(epoch)
+        return [
+            root
+            for root in self.roots.values()
+            if root.engine == name and root.state in ("ready", "ending") and root.due
+        ]
+
+    def claim(self, epoch: int, tokens: dict[str, int], short: bool) -> dict[str, int]:
+        """Returns the attempts by root; `tokens` are those that the database gave."""
+        given: dict[str, int] = {}
+        for root in self.claimable(epoch):
+            if root.attempt >= self.settings.attempts:
+                root.state, root.token, root.due = "end_failed", None, False
+                continue
+            root.attempt += 1
+            root.state, root.token, root.due = "ending", tokens.get(root.id), short
+            given[root.id] = root.attempt
+        return given
+
+    def claimed(self, token: int) -> Root:
+        for root in self.roots.values():
+            if root.token == token:
+                return root
+        raise Refused("AT203")
+
+    def extend(self, token: int, short: bool) -> None:
+        self.claimed(token).due = short
+
+    def finish(self, token: int, result: str, later: bool, disposition: str) -> str:
+        root = self.claimed(token)
+        root.token = None
+        if result == "done":
+            if disposition == "revert":
+                for task in root.tasks:
+                    task.to_revert = task.outcome == "succeeded" and task.cleared is None
+            root.state, root.due = "reverting", False
+            self.end_reverted(root)
+        elif result == "give_up" or root.attempt >= self.settings.attempts:
+            root.state, root.due = "end_failed", False
+        else:
+            root.state, root.due = "ready", not later
+        return root.state
+
+    # The operator.
+
+    def cancel(self, command: str) -> None:
+        root = self.root_of(command)
+        if root.state == "end_failed":
+            self.end(root)
+        elif root.state in ("open", "sealed"):
+            self.abort_root(root, True)
+        else:
+            raise Refused("AT107")
+
+    def resolve_task(self, task_id: str, outcome: str) -> None:
+        task = self.task(task_id)
+        if task.state not in ("in_doubt", "running"):
+            raise Refused("AT104")
+        self.close(task, outcome, clear=False)
+        task.epoch = None
+        self.count(task.root)
+
+    def retry_end_action(self, command: str) -> None:
+        root = self.root_of(command)
+        if root.state != "end_failed" and not (root.state == "ready" and not root.due):
+            raise Refused("AT107")
+        root.state, root.attempt, root.due = "ready", 0, True
+
+    def resolve_orphan(self, vdsm: str) -> None:
+        unknown = self.unknowns.get(vdsm)
+        if unknown is None:
+            raise Refused("AT008")
+        if any(task.may_bind for task in unknown.live_suspects()):
+            raise Refused("AT104")
+        unknown.resolved = True
+
+    # Questions.
+
+    def can_compensate(self, entity: Entity) -> bool:
+        return not any(
+            self.may_work(task)
+            for root in self.roots.values()
+            if root.live or root.released
+            for task in root.touching(entity)
+        )
+
+    def may_work(self, task: Task) -> bool:
+        return (
+            task.state in ANNOUNCED
+            or (task.vdsm is not None and task.cleared is None and not task.finished)
+            or task.doubt is not None
+            or task.to_revert
+            or any(
+                task in unknown.live_suspects()
+                and unknown.said[0] != "finished"
+                and not unknown.resolved
+                for unknown in self.unknowns.values()
+            )
+        )
