@@ -1,8 +1,8 @@
 """Any sequence of calls and faults, by two engines, two pollers and an operator.
 
 Every call is predicted by an oracle (`oracle.py`, `listings.py`), every prediction is compared
-with the public views, and both with what happens in truth (`truth.py`). `make test` repeats the same
-runs each time; `make stateful` looks for new ones.
+with the public views, and both with what happens in truth (`truth.py`). `make test` repeats the
+same runs each time; `make stateful` looks for new ones.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .oracle import Said
 
 SUCCESS: Said = ("finished", "success", 0, "1 jobs completed successfully")
-FAILURE: Said = ("finished", "cleanSuccess", 261, "value=low level Image copy failed abortedcode=261")
+FAILURE: Said = ("finished", "cleanSuccess", 261, "value=copy failed abortedcode=261")
 STOPPED: Said = ("finished", "cleanSuccess", 411, "value=stopped abortedcode=411")
 REVERTED: Said = ("finished", "cleanSuccess", 0, "1 jobs completed successfully")
 RUNNING: Said = ("running", "", 0, "running job 1 of 1")
