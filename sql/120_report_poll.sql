@@ -346,6 +346,11 @@ begin
     return;
   end if;
   perform atm_internal.lock_roots(v_due_nos);
+  -- What was perhaps their answer is followed and cleared, whatever becomes of them.
+  update atm_internal.unknown u set suspected = true
+    from unnest(v_due_nos, v_task_nos) x (root_no, task_no)
+    join atm_internal.suspect s on s.root_no = x.root_no and s.task_no = x.task_no
+   where u.vdsm_task_id = s.vdsm_task_id and not u.suspected;
   -- Those an operator has resolved are done already and become cleared; the others become done.
   with cleared as (
     update atm_internal.task t set cleared_at = clock_timestamp()

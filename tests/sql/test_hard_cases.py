@@ -133,6 +133,15 @@ def test_an_operators_word_on_a_doubt_does_not_free_compensation(world: World) -
     assert world.live_rows() == 0
 
 
+def test_a_late_answer_of_a_task_that_an_operator_has_resolved_is_cleared(world: World) -> None:
+    (row,) = world.plan(world.document(1, submit=True))
+    world.one("select atm.doubt_task(%s, %s, 'no answer')", world.epoch, row["task_id"])
+    world.one("select atm.resolve_task(%s, 'lost', 'enough', false)", row["task_id"])
+    world.vdsm[str(uuid.uuid4())] = FINISHED
+    world.settle(2)
+    assert world.vdsm == {}, "first listed by the poll that settled the doubt"
+
+
 def test_unreadable_statuses_are_named_and_the_rest_is_applied(world: World) -> None:
     _, tasks, vdsm = world.planned_and_bound(2)
     world.vdsm = {vdsm[0]: {"taskState": "dreaming"}, vdsm[1]: FINISHED, "not-a-uuid": status()}

@@ -13,14 +13,21 @@ if TYPE_CHECKING:
 
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
+# Tasks, commands, entities, orphans.
 SEEN = (
-    "select task_id::text, root_command_id::text, state, outcome, vdsm_task_id::text,"
-    " vdsm_state, vdsm_result, vdsm_code, vdsm_message, cleared_at is not null as cleared"
-    " from atm.tasks",
-    "select command_id::text, root_command_id::text, state, outcome, open_tasks, attempt, aborted"
-    " from atm.commands",
-    "select entity_type, entity_id::text, access, task_id::text, command_id::text,"
-    " root_command_id::text from atm.entities",
+    (
+        "select task_id::text, root_command_id::text, state, outcome, vdsm_task_id::text,"
+        " vdsm_state, vdsm_result, vdsm_code, vdsm_message, cleared_at is not null as cleared"
+        " from atm.tasks"
+    ),
+    (
+        "select command_id::text, root_command_id::text, state, outcome, open_tasks, attempt,"
+        " aborted from atm.commands"
+    ),
+    (
+        "select entity_type, entity_id::text, access, task_id::text, command_id::text,"
+        " root_command_id::text from atm.entities"
+    ),
     "select vdsm_task_id::text, vdsm_state, meaning from atm.orphans",
 )
 
@@ -33,6 +40,12 @@ class Way:
     keep: bool = True
 
 
+def connected(dsn: str) -> psycopg.Connection[Row]:
+    connection = psycopg.connect(dsn, autocommit=True)
+    connection.row_factory = dict_row  # pyright: ignore[reportAttributeAccessIssue]
+    return connection  # pyright: ignore[reportReturnType]
+
+
 class Database:
     """Sessions of each role on one database, emptied between the runs of a machine.
 
@@ -43,7 +56,7 @@ class Database:
     def __init__(self, dsn: str) -> None:
         self.owner = psycopg.connect(dsn, autocommit=True)
         self.sessions = {
-            name: psycopg.connect(dsn, autocommit=True, row_factory=dict_row)
+            name: connected(dsn)
             for name in ("engine 1", "engine 2", "poller 1", "poller 2", "operator")
         }
         for name, session in self.sessions.items():
@@ -60,7 +73,9 @@ class Database:
         return [
             name
             for (name,) in tables
-            if not self.owner.execute(f"select exists (select from {name})".encode()).fetchall()[0][0]
+            if not self.owner.execute(f"select exists (select from {name})".encode()).fetchall()[0][
+                0
+            ]
         ]
 
     def empty(self) -> None:
@@ -96,7 +111,9 @@ class Database:
             cursors = [self.owner.execute(query.encode()) for query in SEEN]
             return [set(cursor.fetchall()) for cursor in cursors]
 
-    def asked(self, entities: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[bool, set[str]]]:
+    def asked(
+        self, entities: list[tuple[str, str]]
+    ) -> dict[tuple[str, str], tuple[bool, set[str]]]:
         """For each entity: can_compensate, and the roots that would refuse an exclusive plan."""
         kinds, ids = [e[0] for e in entities], [e[1] for e in entities]
         rows = self.owner.execute(
@@ -109,15 +126,12 @@ class Database:
         return {(kind, ident): (free, set(roots)) for kind, ident, free, roots in rows}
 
     def over(self, root: str) -> Row | None:
-        cursor = self.owner.execute(
+        cursor = self.owner.cursor(row_factory=dict_row)
+        cursor.execute(
             "select outcome, (select count(*) from jsonb_array_elements(tasks) t"
-            " where t ->> 'outcome' = 'succeeded'), aborted,"
-            " (select count(*) from effect e where e.root_command_id = command_id)"
+            " where t ->> 'outcome' = 'succeeded') as succeeded, aborted,"
+            " (select count(*) from effect e where e.root_command_id = command_id) as effects"
             " from atm.history where command_id = %s",
             (root,),
         )
-        row = cursor.fetchone()
-        return (
-            row
-            and dict(zip(("outcome", "succeeded", "aborted", "effects"), row, strict=True))
-        )
+        return cursor.fetchone()

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from . import listings
 from .database import Database, Way
 from .listings import Answer, Poll
-from .oracle import Oracle, Pool, Refused, Root, Settings, Task
+from .oracle import Oracle, Pool, RefusedError, Root, Settings, Task
 from .truth import Create, Job, Truth
 
 if TYPE_CHECKING:
@@ -113,12 +113,12 @@ class Game:
                 tell(rows)
         except psycopg.Error as error:
             code = error.sqlstate or repr(error)
+        refused = None
         try:
             expected()
-        except Refused as refused:
-            assert code == refused.code, f"{query} {args}: {code}, and not {refused.code}"
-            return None
-        assert code is None, f"{query} {args}: {code}, and no error"
+        except RefusedError as refusal:
+            refused = refusal.code
+        assert code == refused, f"{query} {args}: {code}, and not {refused}"
         if before is not None:
             self.oracle = before
             return None
@@ -365,7 +365,7 @@ class Game:
                 assert state in ("reverting", "ended")
             else:
                 assert task.root.stop
-        elif job.origin and not job.said[0] == "never":
+        elif job.origin and job.said[0] != "never":
             waiting = next((t for t in self.oracle.tasks() if t.id == job.origin.task), None)
             assert not (waiting and waiting.may_bind), f"{answer.action} of a task to be bound"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .oracle import ANNOUNCED, Oracle, Refused, Root, Said, Task, Unknown, Watch
+from .oracle import ANNOUNCED, Oracle, RefusedError, Root, Said, Task, Unknown, Watch
 
 Chore = tuple[str | None, str, str]
 
@@ -47,7 +47,7 @@ def acquire(oracle: Oracle, poller: str, most: int) -> set[str]:
 
 def leased(oracle: Oracle, name: str, token: int) -> None:
     if oracle.pools[name].token != token:
-        raise Refused("AT202")
+        raise RefusedError("AT202")
 
 
 def report(oracle: Oracle, poll: Poll) -> set[Chore]:
@@ -174,6 +174,8 @@ def settle_doubts(oracle: Oracle, poll: Poll) -> None:
         ):
             due.append(task)
     for task in due:
+        for unknown in oracle.unknowns.values():
+            unknown.suspected |= task in unknown.suspects
         if task.state == "in_doubt":
             oracle.close(task, "in_doubt", clear=True)
         else:

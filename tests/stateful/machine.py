@@ -48,7 +48,7 @@ def entity_rows(chosen: list[tuple[tuple[str, str], str]]) -> list[Row]:
     return [{"type": kind, "id": ident, "access": access} for (kind, ident), access in chosen]
 
 
-class Nothing(Exception):
+class NothingError(Exception):
     """There is nothing that this move could be made with."""
 
 
@@ -320,7 +320,7 @@ class Machine(RuleBasedStateMachine):
 
     def pick(self, n: int, among: list[Any]) -> Any:
         if not among:
-            raise Nothing
+            raise NothingError
         return among[n % len(among)]
 
     def token(self, n: int) -> int:

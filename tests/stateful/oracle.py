@@ -17,7 +17,7 @@ UNSENT = "planned"
 ANNOUNCED = ("submitting", "in_doubt")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The call raises this SQLSTATE and changes nothing."""
 
     def __init__(self, code: str) -> None:
@@ -63,9 +63,7 @@ class Task:
     def may_be_unknown(self) -> bool:
         """Whether an unknown VDSM task may be the answer that this task never got."""
         unproven = self.outcome == "in_doubt" or self.doubt is not None
-        return self.state in ANNOUNCED or (
-            self.state == "done" and self.vdsm is None and unproven
-        )
+        return self.state in ANNOUNCED or (self.state == "done" and self.vdsm is None and unproven)
 
     @property
     def finished(self) -> bool:
@@ -192,13 +190,13 @@ class Oracle:
         for task in self.tasks():
             if task.id == task_id:
                 return task
-        raise Refused("AT008")
+        raise RefusedError("AT008")
 
     def root_of(self, command: str) -> Root:
         for root in self.roots.values():
             if command in root.parents:
                 return root
-        raise Refused("AT008")
+        raise RefusedError("AT008")
 
     # The engine.
 
@@ -223,20 +221,20 @@ class Oracle:
         for name, current in self.epochs.items():
             if current == epoch:
                 return name
-        raise Refused("AT201")
+        raise RefusedError("AT201")
 
     def own_task(self, epoch: int, task_id: str) -> Task:
         name = self.check_epoch(epoch)
         task = self.task(task_id)
         if task.root.engine != name:
-            raise Refused("AT201")
+            raise RefusedError("AT201")
         return task
 
     def own_root(self, epoch: int, command: str) -> Root:
         name = self.check_epoch(epoch)
         root = self.root_of(command)
         if root.engine != name:
-            raise Refused("AT201")
+            raise RefusedError("AT201")
         return root
 
     def plan(self, epoch: int, document: Row) -> None:
@@ -245,10 +243,10 @@ class Oracle:
         for root in self.roots.values():
             if command in root.parents:
                 if root.document != document:
-                    raise Refused("AT101")
+                    raise RefusedError("AT101")
                 return
         if command in self.history:
-            raise Refused("AT102")
+            raise RefusedError("AT102")
         root = Root(command, engine, document, "sealed" if document.get("seal", True) else "open")
         self.grow(root, document, None, epoch)
         self.admit(root)
@@ -260,7 +258,7 @@ class Oracle:
         if any(at == command and given == addition for at, given in root.additions):
             return
         if root.state != "open":
-            raise Refused("AT103")
+            raise RefusedError("AT103")
         trial = Root(root.id, root.engine, root.document, root.state, dict(root.parents))
         trial.holds = {
             entity: Hold(hold.exclusive, set(hold.commands), set(hold.tasks))
@@ -304,7 +302,7 @@ class Oracle:
         for entity, hold in wanted.holds.items():
             for root in self.holders(entity):
                 if root.id != wanted.id and (hold.exclusive or root.holds[entity].exclusive):
-                    raise Refused("AT301")
+                    raise RefusedError("AT301")
 
     def seal(self, epoch: int, command: str) -> None:
         root = self.own_root(epoch, command)
@@ -315,7 +313,7 @@ class Oracle:
     def abort(self, epoch: int, command: str, stop: bool) -> None:
         root = self.own_root(epoch, command)
         if root.state not in ("open", "sealed"):
-            raise Refused("AT107")
+            raise RefusedError("AT107")
         self.abort_root(root, stop)
 
     def abort_root(self, root: Root, stop: bool) -> None:
@@ -332,12 +330,12 @@ class Oracle:
 
     def bind(self, epoch: int, task_id: str, vdsm: str, following: list[str]) -> None:
         if any(task.vdsm == vdsm and task.id != task_id for task in self.tasks()):
-            raise Refused("AT105")
+            raise RefusedError("AT105")
         task = self.own_task(epoch, task_id)
         if task.state in ANNOUNCED and task.epoch == epoch:
             task.state, task.vdsm, task.bound, task.doubt = "running", vdsm, self.tick(), None
         elif task.vdsm != vdsm:
-            raise Refused("AT104")
+            raise RefusedError("AT104")
         for other in self.tasks():
             if other.id in following and other.state == UNSENT and other.epoch == epoch:
                 other.state = "submitting"
@@ -349,14 +347,14 @@ class Oracle:
             self.close(task, "failed", clear=True)
             self.count(task.root)
         elif not (task.state == "done" and task.outcome == "failed" and task.vdsm is None):
-            raise Refused("AT104")
+            raise RefusedError("AT104")
 
     def doubt(self, epoch: int, task_id: str) -> None:
         task = self.own_task(epoch, task_id)
         if task.state == "submitting" and task.epoch == epoch:
             task.state, task.doubt = "in_doubt", Watch(self.tick())
         elif task.state != "in_doubt":
-            raise Refused("AT104")
+            raise RefusedError("AT104")
 
     # What ends tasks and roots.
 
@@ -424,7 +422,7 @@ class Oracle:
         for root in self.roots.values():
             if root.token == token:
                 return root
-        raise Refused("AT203")
+        raise RefusedError("AT203")
 
     def extend(self, token: int, short: bool) -> None:
         self.claimed(token).due = short
@@ -453,12 +451,12 @@ class Oracle:
         elif root.state in ("open", "sealed"):
             self.abort_root(root, True)
         else:
-            raise Refused("AT107")
+            raise RefusedError("AT107")
 
     def resolve_task(self, task_id: str, outcome: str) -> None:
         task = self.task(task_id)
         if task.state not in ("in_doubt", "running"):
-            raise Refused("AT104")
+            raise RefusedError("AT104")
         self.close(task, outcome, clear=False)
         task.epoch = None
         self.count(task.root)
@@ -466,15 +464,15 @@ class Oracle:
     def retry_end_action(self, command: str) -> None:
         root = self.root_of(command)
         if root.state != "end_failed" and not (root.state == "ready" and not root.due):
-            raise Refused("AT107")
+            raise RefusedError("AT107")
         root.state, root.attempt, root.due = "ready", 0, True
 
     def resolve_orphan(self, vdsm: str) -> None:
         unknown = self.unknowns.get(vdsm)
         if unknown is None:
-            raise Refused("AT008")
+            raise RefusedError("AT008")
         if any(task.may_bind for task in unknown.live_suspects()):
-            raise Refused("AT104")
+            raise RefusedError("AT104")
         unknown.resolved = True
 
     # Questions.

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from .database import LEVELS, Way
 from .game import ENGINES, ENTITIES, POLLERS, POOLS
-from .machine import Machine, Nothing
+from .machine import Machine, NothingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .database import Database
 
+FAULTS = [""] * 8 + ["no answer"] * 2 + ["refused", "failed", "garbled"]
 WEIGHTS = {
     "plan": 4, "plan_again": 1, "add_tasks": 2, "on_command": 3, "submit": 6, "engine_works": 14,
     "bind_and_announce": 3, "jobs_end": 6, "spm_lost": 1, "time_passes": 2, "seldom": 2, "poll": 8,
     "begin_poll": 4, "list_tasks": 5, "report": 5, "do_chores": 5, "report_actions": 5,
-    "end_actions": 6, "claim": 1, "finish": 2, "extend": 1, "resolve_task": 1, "resolve_orphan": 1,
+    "end_actions": 6, "claim": 1, "finish": 2, "extend": 1, "resolve_task": 2, "resolve_orphan": 1,
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ class Walk:
         self.trace.append(f"{name}({', '.join(f'{k}={v!r}' for k, v in given.items())})")
         try:
             method(**given)
-        except Nothing:
+        except NothingError:
             self.trace.pop()
 
     def draw(self, parameter: str) -> Any:
@@ -81,7 +82,9 @@ class Walk:
             "outcome": lambda: dice.choice(["failed", "lost"]),
             "success": lambda: dice.random() < 0.85,
             "seal": lambda: dice.random() < 0.8,
-            "fault": lambda: dice.choice([""] * 10 + ["no answer", "refused", "failed", "garbled"]),
+            "fault": lambda: dice.choice(
+                [""] * 8 + ["no answer"] * 2 + ["refused", "failed", "garbled"]
+            ),
             "steps": lambda: dice.randint(1, 3),
             "how_many": lambda: dice.randint(1, 3),
             "most": lambda: dice.randint(0, 2),
