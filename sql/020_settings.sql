@@ -2,13 +2,15 @@
 --
 -- atm_internal.setting is one typed row; functions read it whole. It is changed by atm.set_setting only.
 
+-- From the catalogue: information_schema shows a column only to those who may read the table itself.
 create or replace view atm.settings as
-select s.key as name, s.value, c.column_default as default_value, c.data_type as type,
-       col_description('atm_internal.setting'::regclass, c.ordinal_position) as meaning
+select s.key as name, s.value, pg_get_expr(d.adbin, d.adrelid)::information_schema.character_data as default_value,
+       format_type(a.atttypid, null)::information_schema.character_data as type,
+       col_description(a.attrelid, a.attnum) as meaning
   from atm_internal.setting t
  cross join lateral jsonb_each_text(to_jsonb(t) - 'only_row') s
-  join information_schema.columns c
-    on c.table_schema = 'atm_internal' and c.table_name = 'setting' and c.column_name = s.key
+  join pg_attribute a on a.attrelid = 'atm_internal.setting'::regclass and a.attname = s.key
+  join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
  order by s.key;
 
 comment on view atm.settings is 'The settings with their values, types and meanings. Change one with atm.set_setting(name, value, reason).';

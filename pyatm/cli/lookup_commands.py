@@ -1,4 +1,4 @@
-"""`pyatm commands, tasks, entity, orphans, stuck, history, explain, check`: look, change nothing.
+"""`pyatm commands, tasks, entity, orphans, stuck, history, ...`: look, change nothing.
 
 They read the views and functions of schema atm and need no more than the role atm_reader. With
 --json each prints one object: the rows under the command's name with the view's columns as keys,
@@ -34,7 +34,18 @@ from pyatm.cli.options import ConfigOption, DataDirOption, DsnOption, JsonOption
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (commands, tasks, entity, orphans, stuck, history, explain, check):
+    for command in (
+        commands,
+        tasks,
+        entity,
+        orphans,
+        stuck,
+        history,
+        explain,
+        check,
+        settings,
+        audit,
+    ):
         app.command()(command)
 
 
@@ -288,3 +299,52 @@ def check(
     found = show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)
     if any(row["severity"] == "critical" for row in found.sections[0].rows):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def settings(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the settings of the database (view atm.settings); pyatm operate set changes one.
+
+    Example: pyatm settings --json
+    """
+    columns = ("name", "value", "default_value", "meaning")
+
+    def ask(reader: Reader) -> Answer:
+        return Answer((reader.view("settings", Where(), "name", 1000, columns, "none"),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=None)
+
+
+def audit(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="TEXT", help="Only of this command, task, setting, ..."),
+    ] = None,
+    older_than: OlderOption = None,
+    newer_than: NewerOption = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """Show who changed what and why, the latest first (view atm.audit).
+
+    Example: pyatm audit --newer-than 7d
+    """
+    where = Where()
+    where.add("target = %(target)s", target=target)
+    where.add("at < now() - %(older)s::interval", older=older_than)
+    where.add("at > now() - %(newer)s::interval", newer=newer_than)
+    columns = ("at", "who", "function", "target", "reason")
+
+    def ask(reader: Reader) -> Answer:
+        empty = "nobody has changed anything"
+        return Answer((reader.view("audit", where, "at desc", limit, columns, empty),))
+
+    show(settings_from(config, dsn, data_dir), ask, as_json=as_json, watch=watch)

@@ -1,7 +1,8 @@
 """What the lookup commands share: reading views, tables for people, JSON for programs, watching."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
@@ -147,6 +148,12 @@ class Reader:
         bounds = {**where.parameters, "limit": limit + 1}
         rows = self.rows(where.query(name, order), bounds)
         return Section(name, rows[:limit], columns, empty, more=len(rows) > limit)
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """One transaction around several statements; `psycopg.Rollback` inside takes them back."""
+        with self._connection().transaction():
+            yield
 
     def close(self) -> None:
         """End the connection."""

@@ -17,6 +17,9 @@ COMMANDS: Final = {
     "history": "lookup_commands",
     "explain": "lookup_commands",
     "check": "lookup_commands",
+    "settings": "lookup_commands",
+    "audit": "lookup_commands",
+    "operate": "operate",
     "bench": "bench",
     "config": "config",
 }

@@ -124,3 +124,20 @@ def test_everything_belongs_to_the_owner_who_cannot_log_in(db: Connection) -> No
     assert found == []
     row = db.execute("select rolcanlogin from pg_roles where rolname = 'atm_owner'").fetchone()
     assert row == (False,)
+
+
+@pytest.mark.parametrize("role", sorted(MAY_CALL))
+def test_a_role_sees_all_rows_of_the_views_that_it_may_read(
+    db: Connection, connect: Connect, role: str
+) -> None:
+    session = connect(role)
+    views = db.execute(
+        "select c.oid::regclass::text from pg_class c where c.relkind = 'v'"
+        " and c.relnamespace = 'atm'::regnamespace and has_table_privilege(%s, c.oid, 'select')",
+        [role],
+    ).fetchall()
+    assert {"atm.settings", "atm.errors"} <= {name for (name,) in views}
+    for (name,) in views:
+        count = f"select count(*) from {name}".encode()
+        assert session.execute(count).fetchone() == db.execute(count).fetchone(), name
+    assert session.execute("select count(*) > 5 from atm.settings").fetchone() == (True,)
