@@ -15,7 +15,7 @@ import pytest_asyncio
 from psycopg import sql
 
 from pyatm.database.migrate import migrate
-from tests import servers
+from tests import branches, servers
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and their children
 # too: tests of interrupted programs would wait for ever.
@@ -130,6 +130,7 @@ class Databases:
 
     def drop_all(self) -> None:
         for name in self._names:
+            branches.collect(servers.on(self._server_dsn, name))
             servers.administer(self._server_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from .world import FINISHED, Row, World
+from .world import FINISHED, Row, World, everything, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,22 +45,6 @@ select p.proname as function, a.n::integer as n, p.proargnames[a.n] as argument,
 @pytest.fixture
 def world(db: psycopg.Connection[Any]) -> World:
     return World(db).start()
-
-
-def everything(world: World) -> dict[str, list[Row]]:
-    """The rows of all tables."""
-    tables = world.rows(
-        "select c.oid::regclass::text as name from pg_class c"
-        " where c.relnamespace = 'atm_internal'::regnamespace and c.relkind = 'r' order by 1"
-    )
-    return {t["name"]: world.rows(f"select * from {t['name']} x order by x::text") for t in tables}
-
-
-def refused(call: Callable[[], object], code: str) -> psycopg.Error:
-    with pytest.raises(psycopg.Error) as error:
-        call()
-    assert error.value.sqlstate == code, error.value
-    return error.value
 
 
 def with_task(world: World, **task: Any) -> Row:

@@ -34,7 +34,7 @@ def checked_db(db: Connection) -> Connection:
     ).fetchone()
     if row == (0,):
         pytest.skip("postgresql-15-plpgsql-check is not installed")
-    db.execute("CREATE EXTENSION plpgsql_check")
+    db.execute("CREATE EXTENSION IF NOT EXISTS plpgsql_check")
     return db
 
 

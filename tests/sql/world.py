@@ -6,11 +6,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+import pytest
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
-    import psycopg
+    from collections.abc import Callable
 
 Row = dict[str, Any]
 
@@ -221,3 +223,19 @@ class World:
     def history(self, command_id: Any) -> Row:
         (row,) = self.rows("select * from atm.history where command_id = %s", command_id)
         return row
+
+
+def everything(world: World) -> dict[str, list[Row]]:
+    """The rows of all tables."""
+    tables = world.rows(
+        "select c.oid::regclass::text as name from pg_class c"
+        " where c.relnamespace = 'atm_internal'::regnamespace and c.relkind = 'r' order by 1"
+    )
+    return {t["name"]: world.rows(f"select * from {t['name']} x order by x::text") for t in tables}
+
+
+def refused(call: Callable[[], object], code: str) -> psycopg.Error:
+    with pytest.raises(psycopg.Error) as error:
+        call()
+    assert error.value.sqlstate == code, error.value
+    return error.value
