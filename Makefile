@@ -5,6 +5,7 @@ PYTHON ?= python3
 JOBS   ?= 2
 ARGS   ?=
 MINUTES ?= 10
+RUNS   ?= 200
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -42,6 +43,12 @@ test-debian: $(STAMP) ## the SQL tests on Debian's PostgreSQL 15 with plpgsql_ch
 
 model: $(STAMP) ## search the model of the protocol, the large worlds too (several minutes)
 	$(BIN)/python -m tests.model --large --walk 60 $(ARGS)
+
+stateful: $(STAMP) ## random calls, faults and interleavings against an oracle, RUNS=200, other seeds each time
+	PYATM_STATEFUL_RUNS=$(RUNS) PYATM_STATEFUL_SEED=$${SEED:-$$RANDOM$$RANDOM} $(BIN)/pytest -n $(JOBS) --dist worksteal tests/stateful $(ARGS)
+
+mutants: $(STAMP) ## take each guard away on a copy, and see some test fail
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 soak: $(STAMP) ## the VDSM client under random faults for MINUTES=10
 	PYATM_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/pytest -p no:randomly -s tests/protocol/test_soak.py $(ARGS)

@@ -40,6 +40,22 @@ class Way:
     keep: bool = True
 
 
+def growing_tables(owner: psycopg.Connection[Any]) -> list[str]:
+    """All tables but those that a fresh database has rows in: settings and error codes."""
+    rows = owner.execute(
+        "select oid::regclass::text from pg_class where relkind = 'r'"
+        " and (relnamespace = 'atm_internal'::regnamespace or relname = 'effect')"
+        " and relname not in ('setting', 'error_code') order by oid"
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+def empty(owner: psycopg.Connection[Any], tables: list[str]) -> None:
+    """Takes all rows away in the transaction that runs; without the triggers of foreign keys."""
+    owner.execute("set local session_replication_role = replica")
+    owner.execute("; ".join(f"delete from {name}" for name in tables).encode())
+
+
 def connected(dsn: str) -> psycopg.Connection[Row]:
     connection = psycopg.connect(dsn, autocommit=True)
     connection.row_factory = dict_row  # pyright: ignore[reportAttributeAccessIssue]
@@ -63,26 +79,12 @@ class Database:
             session.execute(f"set session authorization atm_{name.split()[0]}".encode())
         self.owner.execute("create table effect (root_command_id uuid not null)")
         self.owner.execute("grant insert on effect to atm_engine")
-        self._tables = self._growing_tables()
-
-    def _growing_tables(self) -> list[str]:
-        tables = self.owner.execute(
-            "select oid::regclass::text from pg_class where relkind = 'r'"
-            " and relnamespace in ('atm_internal'::regnamespace, 'public'::regnamespace)"
-        ).fetchall()
-        return [
-            name
-            for (name,) in tables
-            if not self.owner.execute(f"select exists (select from {name})".encode()).fetchall()[0][
-                0
-            ]
-        ]
+        self._tables = growing_tables(self.owner)
 
     def empty(self) -> None:
-        """Takes every row away that a run has left; without the triggers of foreign keys."""
+        """Takes every row away that a run has left."""
         with self.owner.transaction():
-            self.owner.execute("set local session_replication_role = replica")
-            self.owner.execute("; ".join(f"delete from {name}" for name in self._tables).encode())
+            empty(self.owner, self._tables)
 
     def close(self) -> None:
         for session in (*self.sessions.values(), self.owner):

@@ -36,7 +36,7 @@ def database(dsn: str) -> Generator[Database]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + (RUNS or 5)))
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + (RUNS or 4)))
 def test_long_walks_through_the_same_moves_come_to_rest(database: Database, seed: int) -> None:
     walk = Walk(database, seed)
     try:
@@ -55,7 +55,7 @@ def test_no_sequence_of_calls_and_faults_breaks_an_invariant(database: Database)
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=RUNS or 35,
+            max_examples=RUNS or 25,
             stateful_step_count=100 if RUNS else 60,
             derandomize=not RUNS,
             database=None,
