@@ -1,8 +1,8 @@
-"""The lifecycle of commands on pyatm: submitters, one poller, one endAction runner."""
+"""The lifecycle of commands on pyatm: submitters, one poller, one runner of endActions."""
 
+import json
 import threading
 import time
-from contextlib import ExitStack
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -10,14 +10,20 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pyatm.bench.floor import PARAMETERS
-from pyatm.bench.measure import Connection, Counter, Meter, Sample
+from pyatm.bench.measure import Connection, Counter
+from pyatm.bench.threads import Threads
 
-FINISHED: Final = {"taskState": "finished", "taskResult": "success", "code": 0, "message": "ok"}
-RUNNING: Final = {"taskState": "running", "taskResult": "", "code": 0, "message": "running"}
+FINISHED: Final = json.dumps(
+    {"taskState": "finished", "taskResult": "success", "code": 0, "message": "ok"}
+)
 WINDOW: Final = 16
 """Commands that one submitter lets stand open before it waits."""
 PAUSE: Final = 0.02
-"""Seconds between two polls."""
+"""Seconds between two polls; the poller's own shortest interval is much longer."""
+IDLE: Final = 0.5
+"""Seconds after which the runner looks without having been notified."""
+ACQUIRE_INTERVAL: Final = 10.0
+"""Seconds between two extensions of the pool's lease."""
 PLAN = "SELECT task_id, state FROM atm.plan_command(epoch => %(epoch)s, plan => %(plan)s)"
 BIND = (
     "SELECT state FROM atm.bind_task(epoch => %(epoch)s, task_id => %(task)s,"
@@ -25,12 +31,13 @@ BIND = (
 )
 REPORT = (
     "SELECT vdsm_task_id, action FROM atm.report_poll(token => %(token)s, storage_pool_id =>"
-    " %(pool)s, poll_started_at => %(started)s, spm => %(spm)s, statuses => %(statuses)s)"
+    " %(pool)s, poll_started_at => %(started)s, spm => %(spm)s, statuses => %(statuses)s::jsonb)"
 )
 ACTIONS = (
     "SELECT atm.report_actions(token => %(token)s, storage_pool_id => %(pool)s,"
     " actions => %(actions)s)"
 )
+ACQUIRE = "SELECT storage_pool_id, token FROM atm.acquire_pools(%(poller)s, 1000, '1 hour')"
 CLAIM = (
     "SELECT token FROM atm.claim_end_actions(epoch => %(epoch)s, max_commands => 1000,"
     " lease => '60 s')"
@@ -67,16 +74,21 @@ def plan(pool: UUID, *, children: int = 4) -> dict[str, Any]:
 class Lifecycle:
     """Runs commands on one pool of one engine.
 
+    A submitter plans a command, binds its tasks one by one and goes on to the next command as long
+    as not more than `WINDOW` of its commands are open. One connection polls: it reports, and tells
+    the database what has been cleared. Another one listens, claims and finishes endActions. A
+    command has ended when its last task has been cleared and its rows have gone to the history.
+
     Args:
         dsn: a migrated database.
-        postmaster: process id.
-        engine_name: this run's engine.
+        engine_name: this run's engine and pool.
     """
 
-    def __init__(self, dsn: str, postmaster: int, engine_name: str = "bench") -> None:
+    def __init__(self, dsn: str, engine_name: str = "bench") -> None:
         self._dsn = dsn
-        self._postmaster = postmaster
         self.pool = uuid4()
+        self.name = engine_name
+        self.counter = Counter()
         with psycopg.connect(dsn, autocommit=True) as connection:
             started = connection.execute(
                 "SELECT atm.start_engine(engine_name => %s)", [engine_name]
@@ -84,20 +96,41 @@ class Lifecycle:
             self.epoch = int(started[0]) if started else 0
             connection.execute(
                 "SELECT atm.set_pool(%s, %s, %s)",
-                [self.pool, engine_name, Jsonb([{"address": "host1"}])],
+                [self.pool, f"{engine_name} {self.pool}", Jsonb([{"address": "host1"}])],
             )
-            rows = connection.execute(
-                "SELECT storage_pool_id, token FROM atm.acquire_pools(%s, 1000, '1 hour')",
-                [engine_name],
-            ).fetchall()
-            self.token = next(int(token) for pool, token in rows if pool == self.pool)
-        self.listing: dict[str, dict[str, Any]] = {}
+            self.token = self._acquire(connection)
+        self.listing: dict[str, str] = {}
         self._binding: dict[int, UUID] = {}
+        self._threads = Threads()
+        self._places = threading.Semaphore()
 
-    def submit(self, connection: Connection, counter: Counter) -> None:
+    def start(self, submitters: int) -> None:
+        """See `Subject`."""
+        self._threads = Threads()
+        self._places = threading.Semaphore(WINDOW * submitters)
+        for work in [self._poller, self._runner, *[self._submitter] * submitters]:
+            self._threads.start(work)
+
+    def stop(self) -> None:
+        """See `Subject`; what is still open is brought to its end first."""
+        self._threads.stop()
+        self.drain()
+
+    def failed(self) -> bool:
+        """See `Subject`."""
+        return self._threads.failed()
+
+    def drain(self) -> None:
+        """End all open commands."""
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while self.listing:
+                self.poll(connection)
+                self.end(connection)
+
+    def submit(self, connection: Connection) -> None:
         """Plan one command and bind its tasks one at a time."""
         document = Jsonb(plan(self.pool))
-        rows = counter.call(connection, PLAN, {"epoch": self.epoch, "plan": document})
+        rows = self.counter.call(connection, PLAN, {"epoch": self.epoch, "plan": document})
         tasks = [row[0] for row in rows]
         me = threading.get_ident()
         for number, task in enumerate(tasks):
@@ -105,25 +138,29 @@ class Lifecycle:
             self._binding[me] = vdsm
             following = tasks[number + 1 : number + 2]
             bound = {"epoch": self.epoch, "task": task, "vdsm": vdsm, "next": following}
-            counter.call(connection, BIND, bound)
+            self.counter.call(connection, BIND, bound)
             self.listing[str(vdsm)] = FINISHED
             del self._binding[me]
 
-    def poll(self, connection: Connection, counter: Counter) -> tuple[int, float]:
+    def poll(self, connection: Connection) -> tuple[int, float]:
         """One poll: report, clear. Returns the cleared tasks and the moment of the report."""
-        started = counter.call(connection, "SELECT clock_timestamp()", {})[0][0]
+        call = self.counter.call
+        started = call(connection, "SELECT clock_timestamp()", {})[0][0]
         # A bind committed before this moment must stand in the listing, as it would at VDSM.
         unlisted = set(self._binding.copy().values())
         while unlisted & set(self._binding.copy().values()):
-            time.sleep(0.0002)
+            time.sleep(0.0005)
+        # The real poller passes on the text that VDSM sent, so making it costs little here too.
+        listed = self.listing.copy().items()
+        statuses = "{" + ",".join(f'"{vdsm}":{status}' for vdsm, status in listed) + "}"
         arguments = {
             "token": self.token,
             "pool": self.pool,
             "started": started,
             "spm": Jsonb({"host": "host1", "spm_id": 1, "lver": 1}),
-            "statuses": Jsonb(self.listing.copy()),
+            "statuses": statuses,
         }
-        rows = counter.call(connection, REPORT, arguments)
+        rows = call(connection, REPORT, arguments)
         reported = time.monotonic()
         clears = [vdsm for vdsm, action in rows if action == "clear"]
         if clears:
@@ -133,88 +170,45 @@ class Lifecycle:
             told = {"token": self.token, "pool": self.pool, "actions": Jsonb(actions)}
             for vdsm in clears:
                 del self.listing[str(vdsm)]
-            counter.call(connection, ACTIONS, told)
+            call(connection, ACTIONS, told)
         return len(clears), reported
 
-    def end(self, connection: Connection, counter: Counter) -> int:
+    def end(self, connection: Connection) -> int:
         """Claim what is ready and finish it; the number of commands."""
-        tokens = [row[0] for row in counter.call(connection, CLAIM, {"epoch": self.epoch})]
+        tokens = [row[0] for row in self.counter.call(connection, CLAIM, {"epoch": self.epoch})]
         if tokens:
-            counter.call(connection, FINISH, {"tokens": tokens})
+            self.counter.call(connection, FINISH, {"tokens": tokens})
         return len(tokens)
 
-    def run(self, submitters: int, commands: int) -> Sample:
-        """Submitters in a loop with a bounded number of open commands, until all have ended.
+    def _submitter(self) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while not self._threads.stopping:
+                if self._places.acquire(timeout=0.1):
+                    self.submit(connection)
 
-        Args:
-            submitters: connections of the engine.
-            commands: in all.
-        """
-        counter = Counter()
-        share = commands // submitters
-        wanted = share * submitters
-        open_places = threading.Semaphore(WINDOW * submitters)
-        failures: list[BaseException] = []
-        stop = threading.Event()
+    def _poller(self) -> None:
+        cleared = 0
+        extended = time.monotonic()
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while not self._threads.stopping:
+                self._threads.wait(PAUSE)
+                count, _ = self.poll(connection)
+                ended, cleared = divmod(cleared + count, 4)
+                self.counter.ended(ended)
+                for _ in range(ended):
+                    self._places.release()
+                if time.monotonic() - extended > ACQUIRE_INTERVAL:
+                    self.token = self._acquire(connection)
+                    extended = time.monotonic()
 
-        def submitter(connection: Connection) -> None:
-            try:
-                for _ in range(share):
-                    while not open_places.acquire(timeout=1):
-                        if stop.is_set():
-                            return
-                    self.submit(connection, counter)
-            except BaseException as error:
-                failures.append(error)
-                stop.set()
+    def _runner(self) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute("LISTEN atm_ready")
+            while not self._threads.stopping:
+                if self.end(connection) == 0:
+                    for _hint in connection.notifies(timeout=IDLE, stop_after=1):
+                        pass
 
-        with ExitStack() as opened:
-            made: list[Connection] = [
-                opened.enter_context(psycopg.connect(self._dsn, autocommit=True))
-                for _ in range(submitters + 2)
-            ]
-            control, hands, *ours = made
-            meter = Meter(control, self._postmaster)
-            threads = [threading.Thread(target=submitter, args=[one]) for one in ours]
-            for thread in threads:
-                thread.start()
-            cleared = 0
-            try:
-                while cleared < wanted * 4 and not stop.is_set():
-                    time.sleep(PAUSE)
-                    count, _ = self.poll(hands, counter)
-                    cleared += count
-                    for _ in range(count // 4):
-                        open_places.release()
-                    self.end(hands, counter)
-            finally:
-                stop.set()
-                for thread in threads:
-                    thread.join()
-            if failures:
-                raise failures[0]
-            return meter.sample(wanted, counter, [])
-
-    def idle_waits(self, rounds: int) -> list[float]:
-        """Seconds from a committed report to the claim, one command at a time, woken by NOTIFY.
-
-        Args:
-            rounds: commands.
-        """
-        waits: list[float] = []
-        counter = Counter()
-        with (
-            psycopg.connect(self._dsn, autocommit=True) as hands,
-            psycopg.connect(self._dsn, autocommit=True) as engine,
-        ):
-            engine.execute("LISTEN atm_ready")
-            for _ in range(rounds):
-                self.submit(hands, counter)
-                _, reported = self.poll(hands, counter)
-                for _hint in engine.notifies(timeout=5, stop_after=1):
-                    pass
-                tokens = [row[0] for row in counter.call(engine, CLAIM, {"epoch": self.epoch})]
-                waits.append(time.monotonic() - reported)
-                counter.call(engine, FINISH, {"tokens": tokens})
-                self.poll(hands, counter)
-        return waits
+    def _acquire(self, connection: Connection) -> int:
+        rows = self.counter.call(connection, ACQUIRE, {"poller": self.name})
+        return next(int(token) for pool, token in rows if pool == self.pool)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 from threading import Lock
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Protocol
 
 import psycopg
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TICKS = os.sysconf("SC_CLK_TCK")
+START_TIMEOUT = 60.0
+"""Seconds in which a subject must have ended its first command."""
 
 
 def server_cpu(postmaster: int) -> float:
@@ -35,70 +37,145 @@ class Counter:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self.round_trips = 0
-        self.transactions = 0
+        self._commands = 0
+        self._round_trips = 0
 
     def call(
         self, connection: Connection, sql: LiteralString, arguments: dict[str, Any]
     ) -> list[tuple[Any, ...]]:
-        """Run one statement in a transaction of its own: one round trip."""
+        """Run one prepared statement in a transaction of its own: one round trip."""
         with self._lock:
-            self.round_trips += 1
-            self.transactions += 1
+            self._round_trips += 1
         cursor = connection.execute(sql, arguments, prepare=True)
         return cursor.fetchall() if cursor.description else []
+
+    def ended(self, commands: int = 1) -> None:
+        """So many more commands are over and gone."""
+        with self._lock:
+            self._commands += commands
+
+    def read(self) -> tuple[int, int]:
+        """Commands that have ended, and round trips, which are transactions too."""
+        with self._lock:
+            return self._commands, self._round_trips
+
+
+class Subject(Protocol):
+    """Something that runs commands in a closed loop."""
+
+    counter: Counter
+
+    def start(self, submitters: int) -> None:
+        """Begin to run commands.
+
+        Args:
+            submitters: connections that plan and bind.
+        """
+        ...
+
+    def stop(self) -> None:
+        """End; raises what went wrong meanwhile."""
+        ...
+
+    def failed(self) -> bool:
+        """Whether something has gone wrong, which `stop` will tell."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run of one subject took.
+    """What a subject did and took between two readings of the meters.
 
     Attributes:
         commands: that ended.
         seconds: wall time.
-        cpu: seconds, client and server.
+        client_cpu: seconds of this process.
+        server_cpu: seconds of all processes of the server, its background ones too.
         wal: bytes.
-        transactions: committed.
-        round_trips: between client and server.
-        waits: seconds from report committed to endAction claimed.
+        round_trips: between client and server, each a transaction; 0 when not counted here.
     """
 
     commands: int
     seconds: float
-    cpu: float
+    client_cpu: float
+    server_cpu: float
     wal: int
-    transactions: int
     round_trips: int
-    waits: tuple[float, ...] = ()
 
     @property
     def rate(self) -> float:
+        """Commands per second."""
         return self.commands / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Seconds per command, client and server."""
+        return (self.client_cpu + self.server_cpu) / max(self.commands, 1)
 
 
 class Meter:
-    """Reads the meters at the begin and the end of a run."""
+    """Reads the meters.
+
+    Args:
+        connection: of its own; it counts as the server's work, one small query per reading.
+        postmaster: the server's process id.
+    """
 
     def __init__(self, connection: Connection, postmaster: int) -> None:
         self._connection = connection
         self._postmaster = postmaster
-        self._begin = self._read()
 
-    def _read(self) -> tuple[float, float, int]:
+    def sample(self, subject: Subject, seconds: float) -> Sample:
+        """What a running subject does in so many seconds."""
+        begin = self._read(subject)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not subject.failed():
+            time.sleep(0.05)
+        end = self._read(subject)
+        commands, trips, at, client, server, wal = (
+            after - before for after, before in zip(end, begin, strict=True)
+        )
+        return Sample(int(commands), at, client, server, int(wal), int(trips))
+
+    def _read(self, subject: Subject) -> tuple[float, ...]:
         row = self._connection.execute(
             "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
         ).fetchone()
         wal = int(row[0]) if row else 0
-        return time.monotonic(), time.process_time() + server_cpu(self._postmaster), wal
+        commands, trips = subject.counter.read()
+        at = time.monotonic()
+        return commands, trips, at, time.process_time(), server_cpu(self._postmaster), wal
 
-    def sample(self, commands: int, counter: Counter, waits: list[float]) -> Sample:
-        """The difference since the begin."""
-        end = self._read()
-        seconds, cpu = end[0] - self._begin[0], end[1] - self._begin[1]
-        wal = end[2] - self._begin[2]
-        return Sample(
-            commands, seconds, cpu, wal, counter.transactions, counter.round_trips, tuple(waits)
-        )
+
+def measured(
+    subject: Subject, dsn: str, postmaster: int, submitters: int, seconds: float, warm_up: float
+) -> Sample:
+    """Start a subject, let it get into its stride, measure, stop it.
+
+    Args:
+        subject: not running.
+        dsn: of the server, for the meter.
+        postmaster: the server's process id.
+        submitters: see `Subject.start`.
+        seconds: measured.
+        warm_up: seconds before that, after the first command has ended.
+
+    Raises:
+        TimeoutError: no command ended within a minute.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    with psycopg.connect(dsn, autocommit=True) as control:
+        meter = Meter(control, postmaster)
+        subject.start(submitters)
+        try:
+            while subject.counter.read()[0] == 0 and not subject.failed():
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no command ended within {START_TIMEOUT:g} s")
+                time.sleep(0.01)
+            time.sleep(warm_up)
+            return meter.sample(subject, seconds)
+        finally:
+            subject.stop()
 
 
 def percentiles(values: list[float]) -> dict[str, float | None]:

@@ -9,8 +9,9 @@ import psycopg
 
 from pyatm.bench import probes
 from pyatm.bench.floor import Floor
+from pyatm.bench.idle import ready_to_claimed
 from pyatm.bench.lifecycle import Lifecycle
-from pyatm.bench.measure import Sample, percentiles
+from pyatm.bench.measure import Sample, Subject, measured
 from pyatm.bench.statements import load
 from pyatm.database.embedded import EmbeddedServer, private_server
 from pyatm.database.migrate import migrate
@@ -27,24 +28,28 @@ class Size:
     """How much is run.
 
     Attributes:
-        commands: per run and subject, with 8 submitters; half of them with one.
-        runs: paired runs of each subject.
+        seconds: measured of each subject, with each number of submitters, in each round.
+        rounds: of the workload, interleaved.
+        idle_commands: of the wait for the claim.
         poll_tasks: running tasks of the report_poll probe.
         plan_tasks: tasks of the large plan.
         live_tasks: live tasks of the lookup probe, ascending.
-        rounds: of each single call.
+        calls: of each single call.
     """
 
-    commands: int = 240
-    runs: int = 3
+    seconds: float = 1.5
+    rounds: int = 3
+    idle_commands: int = 60
     poll_tasks: int = 5000
     plan_tasks: int = 1000
-    live_tasks: tuple[int, ...] = (1000, 100_000)
-    rounds: int = 15
+    live_tasks: tuple[int, ...] = (1000, 20_000)
+    calls: int = 15
 
 
-TINY: Final = Size(16, 2, 100, 20, (20, 40), 3)
+TINY: Final = Size(0.3, 1, 3, 100, 20, (20, 40), 3)
 """Only shows that everything runs; its figures mean nothing."""
+WARM_UP: Final = 0.3
+"""Seconds before each measurement."""
 
 
 def run(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -65,61 +70,78 @@ def run(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(sql["floor_schema"])
         answer: dict[str, Any] = {"workload": _workload(server, dsn, size, tell)}
-        work = Lifecycle(dsn, server.pid or 0, "probes")
+        work = Lifecycle(dsn, "probes")
         tell("plan with many tasks")
-        answer["plan_1000"] = probes.large_plan(dsn, work, sql, size.plan_tasks, size.rounds)
+        answer["plan_1000"] = probes.large_plan(dsn, work, sql, size.plan_tasks, size.calls)
         tell("report_poll")
-        answer["report_poll"] = probes.report_poll(dsn, work, sql, size.poll_tasks, size.rounds)
+        answer["report_poll"] = probes.report_poll(dsn, work, sql, size.poll_tasks, size.calls)
         tell("entity lookups")
         live = list(size.live_tasks)
-        answer["lookup"] = probes.lookup(dsn, work, sql, live, size.rounds * 20)
+        answer["lookup"] = probes.lookup(dsn, work, sql, live, size.calls * 20)
     return answer
 
 
 def _workload(
     server: EmbeddedServer, dsn: str, size: Size, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    pid = server.pid or 0
     sql = load()
-    floor = Floor(dsn, sql, pid, minimal=False)
-    floor_min = Floor(dsn, sql, pid, minimal=True)
-    ours = Lifecycle(dsn, pid)
-    idle = percentiles(ours.idle_waits(size.commands // 6))
+    ours = Lifecycle(dsn)
+    subjects: dict[str, Subject] = {
+        "floor": Floor(dsn, sql, minimal=False),
+        "floor_min": Floor(dsn, sql, minimal=True),
+        "pyatm": ours,
+    }
+    tell("idle: from ready to claimed")
+    idle = ready_to_claimed(dsn, ours, size.idle_commands)
     answer: dict[str, Any] = {}
     for submitters in (1, 8):
-        commands = size.commands if submitters > 1 else size.commands // 2
-        trios: list[tuple[Sample, Sample, Sample]] = []
-        for number in range(size.runs):
-            tell(f"workload, {submitters} submitters, run {number + 1} of {size.runs}")
+        rounds: list[dict[str, Sample]] = []
+        for number in range(size.rounds):
+            tell(f"workload, {submitters} submitters, round {number + 1} of {size.rounds}")
             # In one breath, so that what else the machine does meets all three.
-            trios.append(
-                (
-                    floor.run(submitters, commands),
-                    floor_min.run(submitters, commands),
-                    ours.run(submitters, commands),
-                )
+            rounds.append(
+                {
+                    name: measured(subject, dsn, server.pid or 0, submitters, size.seconds, WARM_UP)
+                    for name, subject in subjects.items()
+                }
             )
-        answer[f"submitters_{submitters}"] = {**_compare(trios), "ready_to_claimed_ms": idle}
+        answer[f"submitters_{submitters}"] = {**_compare(rounds), "ready_to_claimed_ms": idle}
     return answer
 
 
-def _compare(trios: list[tuple[Sample, Sample, Sample]]) -> dict[str, Any]:
-    def middle(values: list[float], digits: int = 2) -> float:
-        return round(median(values), digits)
+def _compare(rounds: list[dict[str, Sample]]) -> dict[str, Any]:
+    """Medians over the rounds; a ratio is taken within its round."""
+    ours = [one["pyatm"] for one in rounds]
+    floor = [one["floor"] for one in rounds]
+    least = [one["floor_min"] for one in rounds]
 
+    def ratio(above: list[float], below: list[float]) -> float:
+        pairs = zip(above, below, strict=True)
+        return round(median(a / max(b, 1e-9) for a, b in pairs), 2)
+
+    def rates(samples: list[Sample]) -> list[float]:
+        return [sample.rate for sample in samples]
+
+    def cpu(samples: list[Sample]) -> list[float]:
+        return [sample.cpu for sample in samples]
+
+    def per_command(counts: list[int], samples: list[Sample], digits: int) -> float:
+        pairs = zip(counts, samples, strict=True)
+        return round(median(count / max(one.commands, 1) for count, one in pairs), digits)
+
+    # Every call is a transaction of its own and one round trip.
+    trips = per_command([sample.round_trips for sample in ours], ours, 2)
     return {
-        "ratio_to_floor": middle([o.rate / f.rate for f, _, o in trios]),
-        "ratio_to_floor_min": middle([o.rate / m.rate for _, m, o in trios]),
-        "floor_min_to_floor": middle([m.rate / f.rate for f, m, _ in trios]),
-        "commands_per_second": middle([o.rate for _, _, o in trios], 1),
-        "floor_commands_per_second": middle([f.rate for f, _, _ in trios], 1),
-        "cpu_ratio": middle(
-            [(o.cpu / o.commands) / max(f.cpu / f.commands, 1e-9) for f, _, o in trios]
-        ),
-        "cpu_ms": middle([o.cpu / o.commands * 1000 for _, _, o in trios]),
-        "floor_cpu_ms": middle([f.cpu / f.commands * 1000 for f, _, _ in trios]),
-        "transactions": middle([o.transactions / o.commands for _, _, o in trios]),
-        "round_trips": middle([o.round_trips / o.commands for _, _, o in trios]),
-        "wal_bytes": middle([o.wal / o.commands for _, _, o in trios], 0),
-        "floor_wal_bytes": middle([f.wal / f.commands for f, _, _ in trios], 0),
+        "ratio_to_floor": ratio(rates(ours), rates(floor)),
+        "ratio_to_floor_min": ratio(rates(ours), rates(least)),
+        "floor_min_to_floor": ratio(rates(least), rates(floor)),
+        "commands_per_second": round(median(rates(ours)), 1),
+        "floor_commands_per_second": round(median(rates(floor)), 1),
+        "cpu_ratio": ratio(cpu(ours), cpu(floor)),
+        "cpu_ms": round(median(cpu(ours)) * 1000, 2),
+        "floor_cpu_ms": round(median(cpu(floor)) * 1000, 2),
+        "transactions": trips,
+        "round_trips": trips,
+        "wal_bytes": per_command([sample.wal for sample in ours], ours, 0),
+        "floor_wal_bytes": per_command([sample.wal for sample in floor], floor, 0),
     }

@@ -67,3 +67,6 @@ select root_id from floor.entity where entity_id = %(entity)s and entity_type = 
 
 -- name: task_writes
 select n_tup_upd from pg_stat_user_tables where schemaname = 'atm_internal' and relname = 'task'
+
+-- name: plan_many
+select count(*) from unnest(%(plans)s::jsonb[]) d, atm.plan_command(epoch => %(epoch)s, plan => d)

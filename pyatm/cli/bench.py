@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     as_json: JsonOption = False,
-    runs: Annotated[int, typer.Option(min=1, max=100, help="Paired runs of each subject.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Interleaved rounds.")] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Of each measurement of the workload.")
+    ] = 1.5,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="Only try that it runs; the figures mean nothing.")
     ] = False,
@@ -25,11 +28,12 @@ def bench(
     """Measure pyatm against the same writes without any rule, on an embedded server.
 
     The floor is plain SQL in 8 transactions per command, prepared; floor-min is the same in 4.
-    Ratios are medians of paired runs. fsync is on, full page images are off.
+    Ratios are medians over the rounds, each taken within its round. fsync is on, full page images
+    are off. A submitter of pyatm lets up to 16 commands stand open, as an engine does.
 
     Example: pyatm bench --json
     """
-    size = TINY if tiny else Size(runs=runs)
+    size = TINY if tiny else Size(rounds=rounds, seconds=seconds)
     answer = run(size, lambda line: None if as_json else typer.echo(line, err=True))
     if as_json:
         print_json(answer)

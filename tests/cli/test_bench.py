@@ -18,7 +18,7 @@ def test_bench_prints_the_ratios_of_one_run_as_json() -> None:
         assert figures["transactions"] > 5
         assert figures["round_trips"] >= figures["transactions"]
         assert figures["wal_bytes"] > 0
-        assert set(figures["ready_to_claimed_ms"]) == {"p50", "p99"}
+        assert {"p50", "p99"} <= set(figures["ready_to_claimed_ms"])
     assert answer["report_poll"]["task_rows_written"] == 0
     assert answer["plan_1000"]["ratio_to_insert"] > 0
     assert all(found["ratio_to_index_probe"] > 0 for found in answer["lookup"].values())
