@@ -9,10 +9,12 @@ RUNS   ?= 200
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BENCH  := .venv-bench
+BENCH_STAMP := $(BENCH)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian model soak documents lint format build clean
+.PHONY: help install demo test test-debian model soak documents bench bench-growth bench-bloat lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -56,6 +58,19 @@ soak: $(STAMP) ## the VDSM client under random faults for MINUTES=10
 documents: $(STAMP) ## run the guides in docs/ and write the outputs that have changed
 	$(BIN)/python -m tests.documents $(ARGS)
 
+bench: $(BENCH_STAMP) ## pyatm beside its peers, about 12 minutes; writes docs/benchmarks.md
+	$(BENCH)/bin/python -m bench.compare $(ARGS)
+
+bench-growth: $(BENCH_STAMP) ## how cost grows with live tasks, pools, history and load
+	$(BENCH)/bin/python -m bench.growth $(ARGS)
+
+bench-bloat: $(BENCH_STAMP) ## sizes of tables and indexes over many commands
+	$(BENCH)/bin/python -m bench.bloat $(ARGS)
+
+$(BENCH_STAMP): uv.lock pyproject.toml | $(STAMP)
+	@UV_PROJECT_ENVIRONMENT=$(BENCH) UV_NO_PROGRESS=1 $(BIN)/uv sync --frozen --quiet --no-default-groups --group bench
+	@touch $@
+
 lint: $(STAMP) ## ruff (rules and format) and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -69,5 +84,5 @@ build: $(STAMP) ## wheel and sdist in dist/
 	$(UV) build
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) dist build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,16 +54,16 @@ class Counter:
         with self._lock:
             self._commands += commands
 
-    def read(self) -> tuple[int, int]:
-        """Commands that have ended, and round trips, which are transactions too."""
+    def read(self) -> tuple[int, int, int]:
+        """Commands that have ended, round trips, transactions; here the last two are the same."""
         with self._lock:
-            return self._commands, self._round_trips
+            return self._commands, self._round_trips, self._round_trips
 
 
 class Subject(Protocol):
     """Something that runs commands in a closed loop."""
 
-    counter: Counter
+    counter: "Counter"
 
     def start(self, submitters: int) -> None:
         """Begin to run commands.
@@ -92,7 +92,8 @@ class Sample:
         client_cpu: seconds of this process.
         server_cpu: seconds of all processes of the server, its background ones too.
         wal: bytes.
-        round_trips: between client and server, each a transaction; 0 when not counted here.
+        round_trips: between client and server, 0 when not counted.
+        transactions: 0 when not counted.
     """
 
     commands: int
@@ -101,6 +102,7 @@ class Sample:
     server_cpu: float
     wal: int
     round_trips: int
+    transactions: int
 
     @property
     def rate(self) -> float:
@@ -132,19 +134,19 @@ class Meter:
         while time.monotonic() < deadline and not subject.failed():
             time.sleep(0.05)
         end = self._read(subject)
-        commands, trips, at, client, server, wal = (
-            after - before for after, before in zip(end, begin, strict=True)
-        )
-        return Sample(int(commands), at, client, server, int(wal), int(trips))
+        commands, trips, transactions, wal = (end[n] - begin[n] for n in range(4))
+        seconds, client, server = (end[n] - begin[n] for n in range(4, 7))
+        counts = (int(wal), int(trips), int(transactions))
+        return Sample(int(commands), seconds, client, server, *counts)
 
     def _read(self, subject: Subject) -> tuple[float, ...]:
         row = self._connection.execute(
             "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
         ).fetchone()
         wal = int(row[0]) if row else 0
-        commands, trips = subject.counter.read()
         at = time.monotonic()
-        return commands, trips, at, time.process_time(), server_cpu(self._postmaster), wal
+        counts = subject.counter.read()
+        return *counts, wal, at, time.process_time(), server_cpu(self._postmaster)
 
 
 def measured(

@@ -70,15 +70,27 @@ def run(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(sql["floor_schema"])
         answer: dict[str, Any] = {"workload": _workload(server, dsn, size, tell)}
-        work = Lifecycle(dsn, "probes")
-        tell("plan with many tasks")
-        answer["plan_1000"] = probes.large_plan(dsn, work, sql, size.plan_tasks, size.calls)
-        tell("report_poll")
-        answer["report_poll"] = probes.report_poll(dsn, work, sql, size.poll_tasks, size.calls)
-        tell("entity lookups")
-        live = list(size.live_tasks)
-        answer["lookup"] = probes.lookup(dsn, work, sql, live, size.calls * 20)
+        answer.update(probe_calls(dsn, size, tell))
     return answer
+
+
+def probe_calls(dsn: str, size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Single calls beside their floor.
+
+    Args:
+        dsn: a migrated database with the floor's tables.
+        size: how much.
+        tell: takes one line of progress.
+    """
+    sql = load()
+    work = Lifecycle(dsn, "probes")
+    tell("plan with many tasks")
+    plan = probes.large_plan(dsn, work, sql, size.plan_tasks, size.calls)
+    tell("report_poll")
+    report = probes.report_poll(dsn, work, sql, size.poll_tasks, size.calls)
+    tell("entity lookups")
+    lookup = probes.lookup(dsn, work, sql, list(size.live_tasks), size.calls * 20)
+    return {"plan_1000": plan, "report_poll": report, "lookup": lookup}
 
 
 def _workload(

@@ -1,0 +1,1 @@
+"""pyatm beside what a user would pick instead; needs the dependency group `bench`."""

@@ -1,0 +1,1 @@
+"""The workload on other programs, each used as its documentation says."""
