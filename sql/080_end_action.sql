@@ -171,15 +171,17 @@ begin
     perform atm_internal.refuse_null('finish_end_action', jsonb_build_object(
       'token', p_token, 'result', p_result, 'disposition', p_disposition));
   end if;
-  if p_result not in ('done', 'retry', 'give_up') then
-    raise exception 'atm.finish_end_action: argument result must be done, retry or give_up, is %', quote_literal(p_result) using errcode = 'AT001';
+  if p_result not in ('done', 'retry', 'postpone', 'give_up') then
+    raise exception 'atm.finish_end_action: argument result must be done, retry, postpone or give_up, is %', quote_literal(p_result) using errcode = 'AT001';
   elsif p_disposition not in ('clear', 'revert') then
     raise exception 'atm.finish_end_action: argument disposition must be clear or revert, is %', quote_literal(p_disposition) using errcode = 'AT001';
   elsif p_retry_after not between '0' and '30 days' then
     raise exception 'atm.finish_end_action: argument retry_after must be 0 to 30 days, is %', p_retry_after using errcode = 'AT001';
   end if;
   v_root_no := atm_internal.claimed_root(p_token);
-  if p_message is not null then
+  -- Waiting may go on for long: it is noted once.
+  if p_message is not null and not (p_result = 'postpone' and exists (
+       select from atm_internal.note n where n.root_no = v_root_no and n.event = 'endAction postpone' and n.message = left(p_message, 10000))) then
     perform atm_internal.write_note(v_root_no, 'endAction ' || p_result, left(p_message, 10000));
   end if;
   if p_result = 'done' then
@@ -187,8 +189,11 @@ begin
   end if;
   update atm_internal.root r set
     token  = null,
-    state  = case when p_result = 'give_up' or r.attempt >= s.end_action_attempts then 'end_failed' else 'ready' end::atm_internal.root_state,
-    due_at = case when p_result = 'give_up' or r.attempt >= s.end_action_attempts then null
+    state  = case when p_result = 'give_up' or (p_result = 'retry' and r.attempt >= s.end_action_attempts) then 'end_failed' else 'ready'
+             end::atm_internal.root_state,
+    -- Postponed: nothing was attempted.
+    attempt = r.attempt - (p_result = 'postpone')::integer,
+    due_at = case when p_result = 'give_up' or (p_result = 'retry' and r.attempt >= s.end_action_attempts) then null
                   else clock_timestamp() + coalesce(p_retry_after,
                          least(interval '5 min', s.end_action_backoff * power(2, least(r.attempt, 30) - 1))) end
     from atm_internal.setting s
@@ -200,8 +205,9 @@ $$;
 comment on function atm.finish_end_action(bigint, text, interval, text, text) is
 $$Finishes a claimed endAction. Called in the transaction that makes the endAction's effects in this database, they happen exactly once.
   token        of the claim
-  result       done: the command ends; retry: it is offered again later; give_up: it becomes end_failed, entities stay held, an operator decides
-  retry_after  with retry: when; NULL: end_action_backoff, doubled with each attempt, at most 5 minutes
+  result       done: the command ends; retry: it is offered again later; postpone: the same, and it counts as no attempt (for an endAction that has to
+               wait, such as while atm.can_compensate is false); give_up: it becomes end_failed, entities stay held, an operator decides
+  retry_after  with retry and postpone: when; NULL: end_action_backoff, doubled with each attempt, at most 5 minutes
   disposition  with done: clear the VDSM tasks; or revert the succeeded ones first (the command is reverting until VDSM has done so)
   message      what happened; shown by atm.explain and kept in the history
 Returns the root's state: ended, reverting, ready or end_failed.

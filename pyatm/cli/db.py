@@ -1,4 +1,4 @@
-"""`pyatm db`: migrate, status, dump-sql, psql, stop."""
+"""`pyatm db`: migrate, status, inventory, dump-sql, psql, stop."""
 
 import os
 import shutil
@@ -17,6 +17,7 @@ from pyatm.database import migrate as migration
 from pyatm.database.dsn import Database, open_database, parse, redacted, resolve
 from pyatm.database.postgres_programs import find_programs
 from pyatm.database.script import schema_script
+from pyatm.flows.setup import install_inventory
 
 db = typer.Typer(no_args_is_help=True, help="The database: migrate it, look at it, connect to it.")
 
@@ -93,6 +94,20 @@ def status(
             out.print("Run: pyatm db migrate")
     if not found.up_to_date:
         raise typer.Exit(EXIT_FAILURE)
+
+
+@db.command()
+def inventory(
+    config: ConfigOption = None,
+    dsn: DsnOption = None,
+    data_dir: DataDirOption = None,
+) -> None:
+    """Make the toy inventory of the reference flows and let atm_engine use it. Safe to repeat.
+
+    Example: pyatm db inventory --dsn "host=db1 dbname=pyatm user=dba"
+    """
+    install_inventory(open_database(settings_from(config, dsn, data_dir)).direct_dsn)
+    console().print("the toy inventory is in schema pyatm_inventory")
 
 
 @db.command("dump-sql")

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import psycopg
 import typer
 
 from pyatm.cli.errors import EXIT_USAGE, CommandError
@@ -26,6 +27,7 @@ from pyatm.database.embedded import private_server
 from pyatm.database.migrate import migrate
 from pyatm.database.session import connect
 from pyatm.flows.hosts import connector
+from pyatm.flows.setup import install_inventory, is_installed
 from pyatm.simulator.process import SimulatorProcess
 from pyatm.vdsm import Address
 from pyatm.vdsm.spm import find_spm
@@ -118,11 +120,25 @@ def flow(
                 variables["PYATM_CONFIG"] = str(config)
             assert pool is not None  # noqa: S101 (checked above)
             place = Place(settings, database.dsn, pool, tuple(vdsm or ()), variables)
+        _require_inventory(place.dsn)
         result = _run(name.value, place, options, as_json, everything=simulate)
     if as_json:
         print_json(result)
     if result["outcome"] != "succeeded" or result["live_rows"] or result["vdsm_tasks"]:
         raise typer.Exit(1)
+
+
+def _require_inventory(dsn: str) -> None:
+    """Make the toy inventory when it is missing and we may; engines themselves never do."""
+    if is_installed(dsn):
+        return
+    try:
+        install_inventory(dsn)
+    except psycopg.errors.InsufficientPrivilege as refused:
+        raise CommandError(
+            f"the database has no toy inventory, and it cannot be made: {refused}".strip(),
+            fix="run `pyatm db inventory` as a role that may create schemas",
+        ) from None
 
 
 @contextmanager

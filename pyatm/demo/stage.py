@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from pyatm.database.session import aconnect
 from pyatm.demo.display import DiskRow
 from pyatm.demo.processes import Child, Command
+from pyatm.flows.setup import install_inventory
 from pyatm.simulator.process import SimulatorProcess
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ async def set_up(dsn: str, directory: Path, display: Display) -> AsyncGenerator[
         directory: for the simulated storage and the logs.
         display: where to report to.
     """
+    await asyncio.to_thread(install_inventory, dsn)
     simulator = SimulatorProcess(directory / "vdsm", pools=[POOL_ID], spm=True)
     async with await aconnect(dsn, application_name="pyatm demo", autocommit=True) as database:
         with simulator:

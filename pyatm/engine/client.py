@@ -200,8 +200,9 @@ class Engine:
         """End an endAction; returns the root's state.
 
         Args:
-            result: `done`, `retry` or `give_up`.
-            retry_after: with `retry`, the pause until it is offered again.
+            result: `done`, `retry`, `postpone` (as `retry`, but no attempt is used up) or
+                `give_up`.
+            retry_after: with `retry` and `postpone`, the pause until it is offered again.
             disposition: `clear`, or `revert` (VDSM rolls succeeded tasks back, then clears).
             connection: of the transaction that has the effect, which is then exactly-once.
 

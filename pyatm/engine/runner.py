@@ -30,13 +30,15 @@ class Finish:
     """How an endAction ends.
 
     Attributes:
-        result: `done`, `retry` or `give_up`.
-        retry_after: pause before the next attempt, with `retry`; None takes the runner's.
+        result: `done`, `retry`, `postpone` (nothing was tried: does not count as an attempt) or
+            `give_up`.
+        retry_after: pause before the next attempt, with `retry` and `postpone`; None takes the
+            runner's.
         disposition: `clear`, or `revert`: VDSM rolls back what succeeded.
         message: kept with the command.
     """
 
-    result: Literal["done", "retry", "give_up"] = "done"
+    result: Literal["done", "retry", "postpone", "give_up"] = "done"
     retry_after: timedelta | None = None
     disposition: Literal["clear", "revert"] = "clear"
     message: str | None = None
@@ -174,8 +176,8 @@ class EndActionRunner:
             finish = await self._handler.apply(connection, end_action, prepared)
             await self._at("applied")
             pause = finish.retry_after
-            if finish.result == "retry" and pause is None:
-                pause = self._pause(end_action)
+            if finish.result in ("retry", "postpone"):
+                pause = pause or self._pause(end_action)
             await self._engine.finish_end_action(
                 end_action.token,
                 finish.result,
@@ -184,16 +186,21 @@ class EndActionRunner:
                 message=finish.message,
                 connection=connection,
             )
+        if pause is not None:
+            self._look_again_after(pause)
         return finish
 
+    def _look_again_after(self, pause: timedelta) -> None:
+        """Nobody notifies us when a pause is over, and the re-scan may be long."""
+        asyncio.get_running_loop().call_later(pause.total_seconds() + 0.01, self._wake.set)
+
     async def _retry(self, end_action: EndAction, reason: str) -> None:
+        pause = self._pause(end_action)
         try:
             await self._engine.finish_end_action(
-                end_action.token,
-                "retry",
-                retry_after=self._pause(end_action),
-                message=reason[:1000],
+                end_action.token, "retry", retry_after=pause, message=reason[:1000]
             )
+            self._look_again_after(pause)
         except StaleToken as stale:
             # Our transaction did commit although its answer was lost, or another has it.
             self._log.info("nothing to retry", reason=str(stale))

@@ -5,8 +5,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pyatm.engine import CommandPlan, EndAction, Entity, Finish, TaskPlan
-from pyatm.flows.flow import Flow, Options, ids, image_id, leaves_nothing, vm_id
+from pyatm.flows.flow import Flow, Options, ids, vm_id
 from pyatm.flows.inventory import Disk, Inventory, Vm
+from pyatm.flows.reverts import image_id, take_back
 from pyatm.flows.vdsm_tasks import create_volume
 
 
@@ -59,16 +60,11 @@ class CreateSnapshot(Flow):
         return Finish()
 
     async def fail(self, inventory: Inventory, end_action: EndAction) -> Finish:
-        """New volumes are reverted; a disk with half a volume on top is ILLEGAL."""
+        """New volumes are taken back; a disk with half a volume on top is ILLEGAL."""
         memory = set(ids(end_action.parameters, "memory_ids"))
-        for task in end_action.tasks:
-            disk_id = image_id(task)
-            if not leaves_nothing(task):
-                await inventory.set_disks([disk_id], "ILLEGAL")
-            elif disk_id in memory:
-                await inventory.remove_disks([disk_id])
-            else:
-                await inventory.set_disks([disk_id], "OK")
+        await take_back(
+            inventory, end_action, lambda disk_id: "remove" if disk_id in memory else "OK"
+        )
         await inventory.end_snapshot(_snapshot_id(end_action), made=False)
         await inventory.set_vm(vm_id(end_action), "OK")
         return Finish(disposition="revert", message="not all volumes were made")

@@ -4,8 +4,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pyatm.engine import CommandPlan, EndAction, Entity, Finish
-from pyatm.flows.flow import Flow, Options, ids, image_id, leaves_nothing
+from pyatm.flows.flow import Flow, Options, ids
 from pyatm.flows.inventory import Disk, Inventory, Vm
+from pyatm.flows.reverts import take_back
 from pyatm.flows.vdsm_tasks import copy_to_template
 
 
@@ -68,12 +69,13 @@ class CreateTemplate(Flow):
         return Finish()
 
     async def fail(self, inventory: Inventory, end_action: EndAction) -> Finish:
-        """Copies are reverted; a template of which something may be left stays as ILLEGAL."""
-        left = [image_id(task) for task in end_action.tasks if not leaves_nothing(task)]
-        gone = [image_id(task) for task in end_action.tasks if leaves_nothing(task)]
-        await inventory.remove_disks(gone)
-        await inventory.set_disks(left, "ILLEGAL")
-        await inventory.end_template(_template_id(end_action), "ILLEGAL" if left else None)
+        """Copies are taken back; a template of which something may be left stays as ILLEGAL."""
+        left = await take_back(inventory, end_action, lambda _: "remove")
+        template_id = _template_id(end_action)
+        if left:
+            await inventory.end_template(template_id, "ILLEGAL")
+        else:
+            await inventory.end_template_without_copies(template_id)
         return Finish(disposition="revert", message="not all disks were copied")
 
     def touched(self, end_action: EndAction) -> list[Entity]:

@@ -4,9 +4,10 @@ from typing import Any
 from uuid import uuid4
 
 from pyatm.engine import CommandPlan, EndAction, Entity, Finish
-from pyatm.flows.flow import Flow, Options, ids, image_id, leaves_nothing, vm_id
+from pyatm.flows.flow import Flow, Options, ids, vm_id
 from pyatm.flows.hosts import Hosts
 from pyatm.flows.inventory import Disk, Inventory, NotOk, Vm
+from pyatm.flows.reverts import take_back
 from pyatm.flows.vdsm_tasks import create_volume
 from pyatm.vdsm import Refused
 
@@ -86,8 +87,5 @@ class HibernateVm(Flow):
         return Finish(disposition="revert", message="the memory volumes were not made")
 
     async def _undo(self, inventory: Inventory, end_action: EndAction) -> None:
-        gone = [image_id(task) for task in end_action.tasks if leaves_nothing(task)]
-        left = [image_id(task) for task in end_action.tasks if not leaves_nothing(task)]
-        await inventory.remove_disks(gone)
-        await inventory.set_disks(left, "ILLEGAL")
+        await take_back(inventory, end_action, lambda _: "remove")
         await inventory.set_vm(vm_id(end_action), "OK")

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.rows import class_row
 
-SCHEMA_FILE: Final = Path(__file__).with_name("inventory.sql")
-_LOCK: Final = 0x70796174
 State = Literal["OK", "LOCKED", "ILLEGAL"]
+DomainState = Literal["Active", "Inactive"]
+Afterwards = Literal["remove", "OK"]
+"""What becomes of a disk whose new volume VDSM has taken back."""
 GIB: Final = 1 << 30
 
 
@@ -20,7 +20,7 @@ class NotInInventory(Exception):  # noqa: N818 (reads as what it says)
 
 
 class NotOk(Exception):  # noqa: N818 (reads as what it says)
-    """The VM or one of its disks is LOCKED or ILLEGAL; the message says which."""
+    """A VM, disk or storage domain is not in a state for this; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,11 @@ class Inventory:
 
     Args:
         connection: the transaction's.
+        engine_name: whose reverts it notes.
     """
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self._connection = connection
-
-    async def install(self) -> None:
-        """Create the schema unless it exists."""
-        await self._connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        await self._connection.execute(SCHEMA_FILE.read_bytes())
+    def __init__(self, connection: psycopg.AsyncConnection[Any], engine_name: str = "") -> None:
+        self._connection, self._engine_name = connection, engine_name
 
     async def add_vm(
         self, name: str, disks: int, storage_pool_id: UUID, domain_id: UUID, *, power: str = "Up"
@@ -78,6 +74,7 @@ class Inventory:
             "INSERT INTO pyatm_inventory.vm (vm_id, name, power) VALUES (%s, %s, %s)",
             [vm_id, name, power],
         )
+        await self.add_domain(domain_id)
         for _ in range(disks):
             await self.add_disk(Disk(uuid4(), vm_id, storage_pool_id, domain_id, uuid4()))
         return vm_id
@@ -99,12 +96,15 @@ class Inventory:
             ],
         )
 
-    async def vm(self, vm_id: UUID, *, need_ok: bool = True) -> Vm:
+    async def vm(self, vm_id: UUID, *, illegal_too: bool = False) -> Vm:
         """The VM and its data disks, locked against other transactions.
+
+        Args:
+            illegal_too: disks may be ILLEGAL.
 
         Raises:
             NotInInventory: there is no such VM.
-            NotOk: it or a disk is LOCKED or ILLEGAL, and `need_ok`.
+            NotOk: it or a disk is LOCKED, a disk is ILLEGAL, or a storage domain is Inactive.
         """
         cursor = await self._connection.execute(
             "SELECT name, state, power FROM pyatm_inventory.vm WHERE vm_id = %s FOR UPDATE", [vm_id]
@@ -114,8 +114,8 @@ class Inventory:
             raise NotInInventory(f"VM {vm_id} is not in the inventory")
         disks = [disk for disk in await self.disks(vm_id) if disk.kind == "DATA"]
         vm = Vm(vm_id, row[0], row[1], row[2], tuple(disks))
-        if need_ok:
-            _require_ok(vm)
+        _require_ok(vm, illegal_too)
+        await self._require_active({disk.domain_id for disk in disks})
         return vm
 
     async def disks(self, owner_id: UUID) -> list[Disk]:
@@ -168,7 +168,7 @@ class Inventory:
         )
 
     async def end_template(self, template_id: UUID, state: State | None) -> None:
-        """The template's last state; None removes it."""
+        """The template's state from now on; None removes it."""
         await self._connection.execute(
             "DELETE FROM pyatm_inventory.template WHERE template_id = %s AND %s::text IS NULL",
             [template_id, state],
@@ -197,6 +197,57 @@ class Inventory:
                 "DELETE FROM pyatm_inventory.snapshot WHERE snapshot_id = %s", [snapshot_id]
             )
 
+    async def add_domain(self, domain_id: UUID) -> None:
+        """A storage domain, Active unless it is known already."""
+        await self._connection.execute(
+            "INSERT INTO pyatm_inventory.storage_domain (domain_id) VALUES (%s)"
+            " ON CONFLICT DO NOTHING",
+            [domain_id],
+        )
+
+    async def set_domain(self, domain_id: UUID, state: DomainState) -> None:
+        """Change a storage domain's state; waits for plans that rely on the present one."""
+        await self.add_domain(domain_id)
+        await self._connection.execute(
+            "UPDATE pyatm_inventory.storage_domain SET state = %s WHERE domain_id = %s",
+            [state, domain_id],
+        )
+
+    async def _require_active(self, domain_ids: Iterable[UUID]) -> None:
+        cursor = await self._connection.execute(
+            "SELECT domain_id, state FROM pyatm_inventory.storage_domain"
+            " WHERE domain_id = ANY (%s) FOR SHARE",
+            [list(domain_ids)],
+        )
+        for domain_id, state in await cursor.fetchall():
+            if state != "Active":
+                raise NotOk(f"storage domain {domain_id} is {state}; activate it first")
+
+    async def await_revert(
+        self, root_command_id: UUID, task_id: UUID, disk_id: UUID, afterwards: Afterwards
+    ) -> None:
+        """VDSM will take a volume back; until it says so the disk stays as it is."""
+        await self._connection.execute(
+            "INSERT INTO pyatm_inventory.reverting"
+            " (task_id, root_command_id, engine_name, disk_id, afterwards)"
+            " VALUES (%s, %s, %s, %s, %s)",
+            [task_id, root_command_id, self._engine_name, disk_id, afterwards],
+        )
+
+    async def end_revert(self, task_id: UUID) -> None:
+        """VDSM has said how it ended."""
+        await self._connection.execute(
+            "DELETE FROM pyatm_inventory.reverting WHERE task_id = %s", [task_id]
+        )
+
+    async def end_template_without_copies(self, template_id: UUID) -> None:
+        """End a template whose last copy VDSM has taken back; harmless for any other id."""
+        disks = await self.disks(template_id)
+        if not disks:
+            await self.end_template(template_id, None)
+        elif not any(disk.state == "LOCKED" for disk in disks):
+            await self.end_template(template_id, "ILLEGAL")
+
     async def note_effect(self, root_command_id: UUID, effect: str) -> None:
         """An endAction took effect."""
         await self._connection.execute(
@@ -205,9 +256,9 @@ class Inventory:
         )
 
 
-def _require_ok(vm: Vm) -> None:
+def _require_ok(vm: Vm, illegal_too: bool) -> None:
     if vm.state != "OK":
         raise NotOk(f"VM {vm.vm_id} is {vm.state}; wait for the command that works on it")
     for disk in vm.disks:
-        if disk.state != "OK":
+        if disk.state == "LOCKED" or (disk.state == "ILLEGAL" and not illegal_too):
             raise NotOk(f"disk {disk.disk_id} of VM {vm.vm_id} is {disk.state}")

@@ -1,4 +1,5 @@
--- A toy inventory: what an engine keeps about VMs and disks. Not part of schema atm.
+-- A toy inventory: what an engine keeps about VMs and disks. Not part of schema atm; made once by an
+-- owner (`pyatm db inventory`), used by engines as members of atm_engine. Safe to repeat.
 CREATE SCHEMA IF NOT EXISTS pyatm_inventory;
 
 CREATE TABLE IF NOT EXISTS pyatm_inventory.vm (
@@ -34,6 +35,22 @@ CREATE TABLE IF NOT EXISTS pyatm_inventory.disk (
 );
 CREATE INDEX IF NOT EXISTS disk_owner ON pyatm_inventory.disk (owner_id);
 
+-- Storage domains that the inventory has heard of; Inactive: no flow may use it.
+CREATE TABLE IF NOT EXISTS pyatm_inventory.storage_domain (
+    domain_id uuid PRIMARY KEY,
+    state     text NOT NULL DEFAULT 'Active' CHECK (state IN ('Active', 'Inactive'))
+);
+
+-- Volumes that VDSM has been asked to take back: the disk stays LOCKED until VDSM has said how that
+-- ended. afterwards: what becomes of the disk when the volume is gone; else it is ILLEGAL.
+CREATE TABLE IF NOT EXISTS pyatm_inventory.reverting (
+    task_id         uuid PRIMARY KEY,
+    root_command_id uuid NOT NULL,
+    engine_name     text NOT NULL,
+    disk_id         uuid NOT NULL,
+    afterwards      text NOT NULL CHECK (afterwards IN ('remove', 'OK'))
+);
+
 -- One row per endAction that took effect; without a key on the command, so that a second effect
 -- would be seen and not refused.
 CREATE TABLE IF NOT EXISTS pyatm_inventory.effect (
@@ -42,3 +59,6 @@ CREATE TABLE IF NOT EXISTS pyatm_inventory.effect (
     effect          text NOT NULL,
     at              timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+GRANT USAGE ON SCHEMA pyatm_inventory TO atm_engine;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pyatm_inventory TO atm_engine;

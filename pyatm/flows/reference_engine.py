@@ -15,9 +15,10 @@ Options
     --domain ID          storage domain of the new VM's disks
     --dsn DSN            also PYATM_DSN; --engine NAME (default `reference`)
     --answer-timeout S   seconds to wait for VDSM's answer; --submit-window S
-    --lease S --rescan S of endActions; --no-listen finds work by the re-scan alone
+    --lease S --rescan S of endActions; --no-listen finds work by the re-scan alone;
+                         --compensation-pause S between two questions whether it may begin
     --stay               go on when no command is left, until SIGTERM
-    --pause-at POINT     print `paused` and stand still for ever when POINT is reached, for a kill
+    --pause-at POINT     print `paused` and stop (SIGSTOP) when POINT is reached, until SIGCONT
     --points             print every point that is reached
 
 Events: JSON lines on stdout
@@ -34,6 +35,7 @@ Events: JSON lines on stdout
     ready {command_id, outcome, attempt}  endAction claimed
     retried {command_id, reason}          endAction failed and will be offered again
     ended {command_id, action_type, outcome, result, tasks}   endAction committed
+    reverted {command_id}                 the inventory knows how VDSM's reverts ended
     idle                                  no command of this engine is left to end
     error {message}                       why it ends with exit code 1
     paused {at} / point {at}              see --pause-at and --points
@@ -49,12 +51,9 @@ Exit codes: 0 nothing left to do (whatever the outcomes), 1 error, 3 fenced by a
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import sys
-import time
-from collections import Counter
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -67,88 +66,27 @@ from pyatm.config import ConfigurationError, Settings, load_settings
 from pyatm.database.dsn import resolve
 from pyatm.database.session import parameters
 from pyatm.engine import (
-    CommandPlan,
     EndAction,
     EndActionRunner,
     Engine,
     EngineError,
     EntityBusy,
-    PlannedTask,
     StaleEpoch,
     Submission,
-    TaskPlan,
 )
 from pyatm.flows.catalogue import BY_ACTION, FLOWS
-from pyatm.flows.flow import FlowHandler, Options, plan_flow
+from pyatm.flows.flow import Options
+from pyatm.flows.handler import COMPENSATION_PAUSE, FlowHandler
 from pyatm.flows.hosts import Hosts, connector
 from pyatm.flows.inventory import Inventory, NotInInventory, NotOk
-from pyatm.flows.vdsm_tasks import METHODS
-from pyatm.vdsm import Address, Sending
+from pyatm.flows.planning import plan_flow
+from pyatm.flows.reverts import reverting, settle_reverted
+from pyatm.flows.setup import NotInstalled, require_inventory
+from pyatm.flows.trail import Sender, Trail
+from pyatm.vdsm import Address
 
 EXIT_FENCED: Final = 3
 EXIT_REFUSED: Final = 4
-
-
-class Trail:
-    """Prints events, counts points, and stands still at the one that was asked for."""
-
-    def __init__(self, pause_at: str | None, show_points: bool) -> None:
-        self._pause_at, self._show = pause_at, show_points
-        self._reached: Counter[str] = Counter()
-
-    async def event(self, event: str, **facts: Any) -> None:
-        """Print an event, which is a point too."""
-        self.write(event, **facts)
-        await self.point(event)
-
-    async def point(self, name: str) -> None:
-        """Reach a point."""
-        self._reached[name] += 1
-        at = f"{name}:{self._reached[name]}"
-        if self._show:
-            self.write("point", at=at)
-        if at == self._pause_at:
-            self.write("paused", at=at)
-            while True:
-                # The whole process stands still, timers and heart-beats included.
-                time.sleep(3600)  # noqa: ASYNC251
-
-    def write(self, event: str, **facts: Any) -> None:
-        """Print a line without reaching a point."""
-        line = json.dumps({"event": event, **facts}, default=str)
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-
-class Sender:
-    """Calls VDSM for the tasks of the commands that this process planned.
-
-    A task of an earlier process is never sent: its parameters are not known here.
-    """
-
-    def __init__(self, hosts: Hosts, trail: Trail) -> None:
-        self._hosts, self._trail = hosts, trail
-        self._tasks: dict[UUID, TaskPlan] = {}
-
-    def know(self, command: CommandPlan) -> None:
-        """The tasks of this command may be sent."""
-        self._tasks.update({task.task_id: task for task in command.all_tasks()})
-
-    async def __call__(self, task: PlannedTask, sending: Sending) -> str:
-        """See `pyatm.engine.submission.Send`."""
-        planned = self._tasks[task.task_id]
-        await self._trail.point("before-rpc")
-        method = METHODS[planned.task_type]
-        call = asyncio.create_task(self._hosts.create_task(method, planned.parameters, sending))
-        try:
-            # The client has no event for "sent": only crash tests want to know.
-            while not call.done() and not self._hosts.creating:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-            await self._trail.point("sent-rpc")
-            return await call
-        finally:
-            call.cancel()
-            await self._trail.point("after-rpc")
 
 
 class ReferenceEngine:
@@ -177,11 +115,11 @@ class ReferenceEngine:
             open=False,
         )
         async with pool:
+            async with pool.connection() as connection:
+                await require_inventory(connection)
             name: str = self._options.engine
             engine = await Engine.start(pool, name, probe=self._trail.point)
             await self._trail.event("started", engine=name, epoch=engine.epoch)
-            async with pool.connection() as connection, connection.transaction():
-                await Inventory(connection).install()
             hosts = Hosts(
                 self._options.pool,
                 await self._addresses(engine, pool),
@@ -225,7 +163,7 @@ class ReferenceEngine:
         )
         runner = EndActionRunner(
             engine,
-            FlowHandler(engine, BY_ACTION, hosts),
+            FlowHandler(engine, BY_ACTION, hosts, self._options.compensation_pause),
             listen_dsn=listen_dsn,
             lease=self._options.lease,
             rescan=self._options.rescan,
@@ -273,7 +211,7 @@ class ReferenceEngine:
                 outcome=end_action.outcome,
                 attempt=end_action.attempt,
             )
-        elif event == "finished" and detail != "retry":
+        elif event == "finished" and detail in ("done", "give_up"):
             await self._trail.event(
                 "ended",
                 command_id=command_id,
@@ -286,22 +224,31 @@ class ReferenceEngine:
             await self._trail.event("retried", command_id=command_id, reason=detail)
 
     async def _watch(self, engine: Engine, pool: AsyncConnectionPool[Any]) -> None:
-        """Stop when no root command of this engine has still to end."""
-        while not self._stop.is_set() and not self._options.stay:
+        """Settle what was reverted; stop when nothing of this engine has still to end."""
+        while not self._stop.is_set():
             with suppress(psycopg.OperationalError):
                 async with pool.connection() as connection:
-                    cursor = await connection.execute(
-                        "SELECT count(*) FROM atm.commands WHERE engine_name = %s"
-                        " AND parent_command_id IS NULL"
-                        " AND state NOT IN ('ended', 'end_failed', 'reverting')",
-                        [engine.name],
-                    )
-                    row = await cursor.fetchone()
-                if row is not None and row[0] == 0:
-                    await self._trail.event("idle")
-                    self._stop.set()
+                    if await self._left(connection, engine.name) == 0 and not self._options.stay:
+                        await self._trail.event("idle")
+                        self._stop.set()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 0.2)
+
+    async def _left(self, connection: psycopg.AsyncConnection[Any], name: str) -> int:
+        if pending := await reverting(connection, name):
+            async with connection.transaction():
+                settled = await settle_reverted(connection)
+            for root in settled:
+                await self._trail.event("reverted", command_id=str(root))
+            pending = await reverting(connection, name) if settled else pending
+        cursor = await connection.execute(
+            "SELECT count(*) FROM atm.commands WHERE engine_name = %s"
+            " AND parent_command_id IS NULL"
+            " AND state NOT IN ('ended', 'end_failed', 'reverting')",
+            [name],
+        )
+        row = await cursor.fetchone()
+        return pending + (int(row[0]) if row is not None else 1)
 
 
 def _address(text: str) -> Address:
@@ -327,6 +274,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--submit-window", type=float, default=30.0)
     parser.add_argument("--lease", type=float, default=30.0)
     parser.add_argument("--rescan", type=float, default=2.0)
+    parser.add_argument("--compensation-pause", type=float, default=COMPENSATION_PAUSE)
     parser.add_argument("--no-listen", action="store_true")
     parser.add_argument("--stay", action="store_true")
     parser.add_argument("--pause-at", default=os.environ.get("PYATM_PAUSE_AT"))
@@ -356,7 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (EntityBusy, NotOk, NotInInventory) as error:
         trail.write("error", message=str(error))
         return EXIT_REFUSED
-    except (EngineError, psycopg.Error, ConfigurationError, ValueError) as error:
+    except (EngineError, NotInstalled, psycopg.Error, ConfigurationError, ValueError) as error:
         trail.write("error", message=str(error).strip())
         return 1
     return 0

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
-from pyatm.simulator.execution_log import FILE_NAME
+from psycopg.conninfo import make_conninfo
+
+from pyatm.flows.setup import install_inventory
+from pyatm.simulator.control import SimulatorControl
+from pyatm.simulator.execution_log import read_tasks
 from pyatm.simulator.process import SimulatorProcess
 from tests.cli.programs import environment
 from tests.conftest import Connection
@@ -21,6 +25,7 @@ from tests.poller.stage import PollerProcess
 
 PATIENCE = 60.0
 POOL = "5849b030-626e-47cb-ad90-3ce782d831b3"
+DOMAIN = "773adfc7-10d4-4e60-b700-3272ee1871f9"
 
 
 class EngineProcess:
@@ -29,11 +34,13 @@ class EngineProcess:
     def __init__(self, stage: "Stage", *options: str) -> None:
         self.events: list[dict[str, Any]] = []
         command = [sys.executable, "-m", "pyatm.flows.reference_engine", "--pool", POOL]
-        command += ["--vdsm", f"{stage.simulator.host}:{stage.simulator.port}", *options]
+        for simulator in stage.simulators:
+            command += ["--vdsm", f"{simulator.host}:{simulator.port}"]
+        command += options
         log = (stage.directory / f"engine-{uuid.uuid4().hex[:8]}.log").open("wb")
         self.child = subprocess.Popen(
             command,
-            env=environment(PYATM_DSN=stage.dsn, PYATM_VDSM__TLS="false"),
+            env=environment(PYATM_DSN=stage.engine_dsn, PYATM_VDSM__TLS="false"),
             cwd=Path(__file__).parents[2],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -100,6 +107,11 @@ class Stage:
 
     def __init__(self, dsn: str, db: Connection, directory: Path, *, job_seconds: str) -> None:
         self.dsn, self.db, self.directory = dsn, db, directory
+        # The engine's own role: it may do no more than an engine in production.
+        self.engine_dsn = make_conninfo(dsn, options="-c role=atm_engine")
+        self.made: set[str] = set()
+        """Images of all VMs that were put on the storage."""
+        install_inventory(dsn)
         quick = {
             "absence_time": "0.5 s",
             "in_doubt_settle": "1 s",
@@ -111,6 +123,7 @@ class Stage:
         self.simulator = SimulatorProcess(
             directory / "vdsm", pools=[POOL], spm=True, options=options
         )
+        self.simulators = [self.simulator]
         self.poller: PollerProcess | None = None
 
     def __enter__(self) -> Self:
@@ -121,15 +134,44 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         if self.poller is not None:
             self.poller.__exit__()
-        self.simulator.stop()
+        for simulator in self.simulators:
+            simulator.stop()
+
+    def add_vm(self, disks: int) -> str:
+        """A VM in the inventory whose disks are on the storage; returns its id."""
+        vm_id = str(uuid.uuid4())
+        self.db.execute("insert into pyatm_inventory.vm (vm_id, name) values (%s, 'vm')", [vm_id])
+        images = [(str(uuid.uuid4()), str(uuid.uuid4())) for _ in range(disks)]
+        for disk_id, volume_id in images:
+            self.db.execute(
+                "insert into pyatm_inventory.disk (disk_id, owner_id, storage_pool_id, domain_id,"
+                " volume_id, size_bytes) values (%s, %s, %s, %s, %s, 1073741824)",
+                [disk_id, vm_id, POOL, DOMAIN, volume_id],
+            )
+
+        async def fill(control: SimulatorControl) -> None:
+            for image_id, volume_id in images:
+                await control.add_volume(POOL, DOMAIN, image_id, volume_id)
+
+        self.steer(fill)
+        self.db.execute(
+            "insert into pyatm_inventory.storage_domain values (%s) on conflict do nothing",
+            [DOMAIN],
+        )
+        self.made |= {disk_id for disk_id, _ in images}
+        return vm_id
 
     def engine(self, *options: str) -> EngineProcess:
         """A new engine process of the same name."""
         return EngineProcess(self, *options)
 
-    def run(self, flow: str, *options: str) -> EngineProcess:
-        """Run a flow to its end."""
-        with self.engine("--flow", flow, *options) as engine:
+    def begin(self, flow: str, *options: str, disks: int = 2) -> EngineProcess:
+        """An engine process that runs a flow on a new VM."""
+        return self.engine("--flow", flow, "--vm", self.add_vm(disks), *options)
+
+    def run(self, flow: str, *options: str, disks: int = 2) -> EngineProcess:
+        """Run a flow on a new VM to its end."""
+        with self.begin(flow, *options, disks=disks) as engine:
             assert engine.finish() == 0, engine.events
         return engine
 
@@ -168,24 +210,21 @@ class Stage:
     def control(self, operation: str, *arguments: Any, **fields: Any) -> Any:
         """One operation of the simulator's control port."""
 
+        return self.steer(lambda control: getattr(control, operation)(*arguments, **fields))
+
+    def steer(self, what: Callable[[SimulatorControl], Awaitable[Any]]) -> Any:
+        """Several operations over one connection."""
+
         async def perform() -> Any:
             async with self.simulator.control() as control:
-                return await getattr(control, operation)(*arguments, **fields)
+                return await what(control)
 
         return asyncio.run(perform())
 
-    def executed(self, verb: str | None = None) -> list[dict[str, Any]]:
-        """Tasks whose work stands, from the simulator's own record."""
-        path = self.directory / "vdsm" / FILE_NAME
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        verbs = {line["task_id"]: line for line in lines if line["event"] == "created"}
-        return [
-            verbs[line["task_id"]]
-            for line in lines
-            if line["event"] == "finished"
-            and line.get("result", line.get("details", {}).get("result")) == "success"
-            and verb in (None, _verb(verbs[line["task_id"]]))
-        ]
+    def executed(self) -> int:
+        """How many tasks did their work and were not undone, from the simulator's own record."""
+        tasks = read_tasks(self.directory / "vdsm").values()
+        return sum(task.result == "success" for task in tasks)
 
     def effects(self) -> list[tuple[uuid.UUID, str]]:
         """The effects of endActions, all of them."""
@@ -201,7 +240,3 @@ class Stage:
         """State by disk id in the inventory."""
         query = "select disk_id::text, state from pyatm_inventory.disk"
         return dict(self.rows(query))
-
-
-def _verb(line: dict[str, Any]) -> str:
-    return str(line.get("verb") or line.get("details", {}).get("verb"))

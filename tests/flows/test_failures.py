@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.flows.agreement import settle_and_judge
 from tests.flows.stage import Stage
 
 FLOWS = ("remove-vm", "hibernate-vm", "create-template", "create-snapshot")
@@ -10,15 +11,12 @@ CREATE = "create"
 
 def settled(stage: Stage, flow: str) -> tuple[list[str], set[str]]:
     """The outcomes of the tasks, and the states of the disks; nothing is left anywhere."""
-    engine = stage.run(flow, "--disks", "3", "--answer-timeout", "1")
-    stage.until_clean()
+    engine = stage.run(flow, "--answer-timeout", "3", disks=3)
+    settle_and_judge(stage)
     ended = engine.all("ended")
     assert [each["outcome"] for each in ended] == ["failed"]
-    assert [effect for _, effect in stage.effects()] == ["failed"]
-    assert stage.one("select count(*) from pyatm_inventory.vm where state = 'OK'") == 1
-    states = set(stage.disks().values())
-    assert "LOCKED" not in states
-    return ended[0]["tasks"], states
+    assert stage.one("select state from pyatm_inventory.vm") == "OK"
+    return ended[0]["tasks"], set(stage.disks().values())
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -50,6 +48,31 @@ def test_what_could_not_be_cleaned_up_is_illegal(stage: Stage, flow: str) -> Non
     assert "ILLEGAL" in states
 
 
+@pytest.mark.parametrize("flow", FLOWS[1:])
+def test_a_volume_that_could_not_be_taken_back_is_illegal(stage: Stage, flow: str) -> None:
+    # The first task succeeds and is to be reverted, which fails; the second one is refused.
+    stage.control("fault", "refuse", CREATE, skip=1)
+    stage.control("job", 0.05, count=1, rollback_fails=True)
+    outcomes, states = settled(stage, flow)
+    assert outcomes[:2] == ["succeeded", "failed"]
+    assert "ILLEGAL" in states
+
+
+@pytest.mark.parametrize("flow", FLOWS[1:])
+def test_a_disk_is_locked_until_vdsm_has_taken_its_volume_back(stage: Stage, flow: str) -> None:
+    stage.control("fault", "refuse", CREATE, skip=1)
+    reverts = stage.control("fault", "refuse", "Task.revert", count=None)
+    with stage.begin(flow) as engine:
+        engine.until("ended")
+        stage.until(lambda: stage.control("fault_used", reverts) > 1, "VDSM refuses to revert")
+        assert stage.one("select state from atm.commands limit 1") == "reverting"
+        assert "LOCKED" in stage.disks().values()
+        stage.control("remove_fault", reverts)
+        engine.until("reverted")
+        assert engine.finish() == 0
+    settle_and_judge(stage)
+
+
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_lost_answer_is_an_orphan_and_fails_the_command(stage: Stage, flow: str) -> None:
     stage.control("fault", "lose_answer", CREATE, skip=1)
@@ -60,8 +83,8 @@ def test_a_lost_answer_is_an_orphan_and_fails_the_command(stage: Stage, flow: st
 
 def test_a_refused_hibernation_reverts_the_volumes(stage: Stage) -> None:
     stage.control("fault", "refuse", "VM.hibernate")
-    engine = stage.run("hibernate-vm", "--disks", "1")
-    stage.until_clean()
+    engine = stage.run("hibernate-vm")
+    settle_and_judge(stage)
     assert engine.all("ended")[0]["tasks"] == ["succeeded", "succeeded"]
     assert set(stage.disks().values()) == {"OK"}
     assert stage.one("select power from pyatm_inventory.vm") == "Up"
@@ -70,57 +93,41 @@ def test_a_refused_hibernation_reverts_the_volumes(stage: Stage) -> None:
 def test_a_late_answer_within_its_life_still_binds(stage: Stage) -> None:
     stage.control("fault", "delay_answer", "Image.delete", seconds=2.0)
     stage.db.execute("select atm.set_setting('in_doubt_settle', '30 s', 'test')")
-    engine = stage.run("remove-vm", "--disks", "1", "--answer-timeout", "0.5")
+    engine = stage.run("remove-vm", "--answer-timeout", "0.5", disks=1)
     seen = [each["event"] for each in engine.events]
     assert seen.index("doubted") < seen.index("late_bound")
-    stage.until_clean()
+    settle_and_judge(stage)
     assert engine.all("ended")[0]["tasks"] == ["succeeded"]
 
 
-def test_a_second_flow_on_the_vm_is_refused_with_the_holder_named(stage: Stage) -> None:
+def test_a_vm_that_was_not_removed_whole_can_be_removed_again(stage: Stage) -> None:
+    stage.control("job", 0.05, count=1, failure={"code": 205})
+    vm_id = stage.add_vm(2)
+    for outcome in ("failed", "succeeded"):
+        with stage.engine("--flow", "remove-vm", "--vm", vm_id) as engine:
+            assert engine.finish() == 0
+        assert engine.all("ended")[0]["outcome"] == outcome
+        settle_and_judge(stage)
+    assert stage.one("select count(*) from pyatm_inventory.vm") == 0
+
+
+def test_waiting_until_compensation_is_possible_uses_up_no_attempts(stage: Stage) -> None:
+    stage.db.execute("select atm.set_setting('end_action_attempts', '1', 'test')")
     stage.control("default_job", None)
-    with stage.engine("--flow", "create-snapshot", "--disks", "1") as first:
-        vm_id = first.until("vm")["vm_id"]
-        command = first.until("planned")["command_id"]
-        first.until("submitted")
-        with stage.engine("--flow", "remove-vm", "--vm", vm_id, "--engine", "other") as second:
-            assert second.finish() == 4
-            message = second.all("error")[0]["message"]
-        assert command in message
-        assert "CreateSnapshotForVm" in message
-        stage.control("default_job", 0.05)
+    with stage.begin("create-snapshot", "--compensation-pause", "0.2", disks=1) as engine:
+        engine.until("submitted")
+        task = stage.one("select task_id from atm.tasks")
+        stage.db.execute("select atm.resolve_task(%s, 'failed', 'test', false)", [task])
+        # VDSM goes on: nothing may be compensated, however long it takes.
+        for _ in range(3):
+            assert engine.until("retried")["reason"] == "postpone"
+        assert set(stage.disks().values()) == {"LOCKED"}
         stage.control("finish")
-        assert first.finish() == 0
+        assert engine.until("ended")["outcome"] == "failed"
+        assert engine.finish() == 0
     stage.until_clean()
-
-
-def test_two_templates_of_one_vm_are_made_side_by_side(stage: Stage) -> None:
-    stage.control("default_job", None)
-    with stage.engine("--flow", "create-template", "--disks", "1") as first:
-        vm_id = first.until("vm")["vm_id"]
-        first.until("submitted")
-        options = ("--flow", "create-template", "--vm", vm_id, "--engine", "other")
-        with stage.engine(*options) as second:
-            second.until("submitted")
-            assert len(stage.at_vdsm()) == 2
-            stage.control("finish", second.all("bound")[0]["vdsm_task_id"])
-            assert second.finish() == 0
-            assert first.all("ended") == []
-        stage.control("finish")
-        assert first.finish() == 0
-    stage.until_clean()
-    assert stage.one("select count(*) from pyatm_inventory.template where state = 'OK'") == 2
-
-
-def test_a_fenced_engine_stops(stage: Stage) -> None:
-    stage.control("default_job", None)
-    with stage.engine("--flow", "remove-vm", "--disks", "1") as old:
-        old.until("submitted")
-        with stage.engine() as new:
-            new.until("started")
-            stage.control("finish")
-            assert old.finish() == 3
-            assert new.finish() == 0
-            assert new.all("ended")[0]["outcome"] == "succeeded"
-    stage.until_clean()
-    assert len(stage.effects()) == 1
+    assert stage.one("select attempts from atm.history") == 1
+    notes = (
+        "select count(*) from atm.history, jsonb_array_elements(notes) n where n ->> 'event' = %s"
+    )
+    assert stage.one(notes, "endAction postpone") == 1
