@@ -14,7 +14,7 @@ BENCH_STAMP := $(BENCH)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian model soak documents bench bench-growth bench-bloat lint format build clean
+.PHONY: help install demo test test-debian kill-points model soak documents bench bench-growth bench-bloat lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -42,6 +42,9 @@ test: $(STAMP) ## all tests, in parallel, on the embedded PostgreSQL (or PYATM_T
 
 test-debian: $(STAMP) ## the SQL tests on Debian's PostgreSQL 15 with plpgsql_check
 	@bash tests/debian/run $(ARGS)
+
+kill-points: $(STAMP) ## kill the engine at every point of every flow (half an hour)
+	PYATM_ALL_POINTS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal tests/flows/test_killed.py tests/flows/test_two_engines.py $(ARGS)
 
 model: $(STAMP) ## search the model of the protocol, the large worlds too (several minutes)
 	$(BIN)/python -m tests.model --large --walk 60 $(ARGS)

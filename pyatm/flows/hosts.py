@@ -43,7 +43,7 @@ class Hosts:
         self._pool = str(storage_pool_id)
         self._clients = [connect(address) for address in addresses]
         self._spm: VdsmClient | None = None
-        self._creating = False
+        self._called: VdsmClient | None = None
 
     async def create_task(self, method: str, params: Mapping[str, Any], sending: Sending) -> str:
         """Send a creating verb to the SPM; returns VDSM's task id.
@@ -55,7 +55,7 @@ class Hosts:
         """
         for last in (False, True):
             spm = await self._find(method, sending)
-            self._creating = True
+            self._called = spm
             try:
                 return await spm.create_task(
                     method,
@@ -69,7 +69,7 @@ class Hosts:
                 if last:
                     raise
             finally:
-                self._creating = False
+                self._called = None
         raise AssertionError("unreachable")
 
     async def call(self, method: str, params: Mapping[str, Any], *, correlation_id: str) -> None:
@@ -81,6 +81,7 @@ class Hosts:
         """
         error: CallError | None = None
         for client in self._clients:
+            self._called = client
             try:
                 await client.call(method, params, slow=True, correlation_id=correlation_id)
             except CallError as refused:
@@ -89,12 +90,14 @@ class Hosts:
                 error = refused
             else:
                 return
+            finally:
+                self._called = None
         raise error or NotSent(method, "", "the pool has no hosts")
 
     @property
-    def creating(self) -> bool:
-        """A creating verb was sent and is not answered yet."""
-        return self._creating and self._spm is not None and self._spm.state.in_flight > 0
+    def waiting(self) -> bool:
+        """A verb was sent and is not answered yet."""
+        return self._called is not None and self._called.state.in_flight > 0
 
     async def close(self) -> None:
         """End all connections."""

@@ -82,7 +82,7 @@ from pyatm.flows.inventory import Inventory, NotInInventory, NotOk
 from pyatm.flows.planning import plan_flow
 from pyatm.flows.reverts import reverting, settle_reverted
 from pyatm.flows.setup import NotInstalled, require_inventory
-from pyatm.flows.trail import Sender, Trail
+from pyatm.flows.trail import Sender, ToldHosts, Trail
 from pyatm.vdsm import Address
 
 EXIT_FENCED: Final = 3
@@ -120,7 +120,8 @@ class ReferenceEngine:
             name: str = self._options.engine
             engine = await Engine.start(pool, name, probe=self._trail.point)
             await self._trail.event("started", engine=name, epoch=engine.epoch)
-            hosts = Hosts(
+            hosts = ToldHosts(
+                self._trail,
                 self._options.pool,
                 await self._addresses(engine, pool),
                 connector(self._settings),
@@ -153,7 +154,7 @@ class ReferenceEngine:
         hosts: Hosts,
         listen_dsn: str | None,
     ) -> None:
-        sender = Sender(hosts, self._trail)
+        sender = Sender(hosts)
         submission = Submission(
             engine,
             sender,
@@ -228,24 +229,32 @@ class ReferenceEngine:
         while not self._stop.is_set():
             with suppress(psycopg.OperationalError):
                 async with pool.connection() as connection:
-                    if await self._left(connection, engine.name) == 0 and not self._options.stay:
+                    left = await self._left(connection, engine)
+                    if left == 0 and not self._options.stay:
                         await self._trail.event("idle")
                         self._stop.set()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 0.2)
 
-    async def _left(self, connection: psycopg.AsyncConnection[Any], name: str) -> int:
-        if pending := await reverting(connection, name):
+    async def _left(self, connection: psycopg.AsyncConnection[Any], engine: Engine) -> int:
+        cursor = await connection.execute(
+            "SELECT epoch FROM atm.engines WHERE engine_name = %s", [engine.name]
+        )
+        row = await cursor.fetchone()
+        if row is None or row[0] != engine.epoch:
+            # Without anything to write nobody else would tell us.
+            raise StaleEpoch(f"engine {engine.name} has been started again elsewhere", "AT201")
+        if pending := await reverting(connection, engine.name):
             async with connection.transaction():
                 settled = await settle_reverted(connection)
             for root in settled:
                 await self._trail.event("reverted", command_id=str(root))
-            pending = await reverting(connection, name) if settled else pending
+            pending = await reverting(connection, engine.name) if settled else pending
         cursor = await connection.execute(
             "SELECT count(*) FROM atm.commands WHERE engine_name = %s"
             " AND parent_command_id IS NULL"
             " AND state NOT IN ('ended', 'end_failed', 'reverting')",
-            [name],
+            [engine.name],
         )
         row = await cursor.fetchone()
         return pending + (int(row[0]) if row is not None else 1)

@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyatm.engine import CommandPlan, PlannedTask, TaskPlan
 from pyatm.flows.hosts import Hosts
@@ -15,6 +16,8 @@ from pyatm.vdsm import Sending
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+T = TypeVar("T")
 
 
 class Trail:
@@ -52,14 +55,52 @@ class Trail:
         sys.stdout.flush()
 
 
+class ToldHosts(Hosts):
+    """Hosts that reach a point before a call, when it has been sent, and when it is answered.
+
+    Args:
+        trail: where the points are.
+        arguments: of `Hosts`.
+    """
+
+    def __init__(self, trail: Trail, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._trail = trail
+
+    async def create_task(self, method: str, params: Mapping[str, Any], sending: Sending) -> str:
+        """See `Hosts`."""
+        return await self._tell(super().create_task(method, params, sending))
+
+    async def call(self, method: str, params: Mapping[str, Any], *, correlation_id: str) -> None:
+        """See `Hosts`."""
+        return await self._tell(super().call(method, params, correlation_id=correlation_id))
+
+    async def _tell(self, calling: Coroutine[Any, Any, T]) -> T:
+        try:
+            await self._trail.point("before-rpc")
+        except BaseException:
+            calling.close()
+            raise
+        call = asyncio.create_task(calling)
+        try:
+            # The client has no event for "sent": only crash tests want to know.
+            while not call.done() and not self.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await self._trail.point("sent-rpc")
+            return await call
+        finally:
+            call.cancel()
+            await self._trail.point("after-rpc")
+
+
 class Sender:
     """Calls VDSM for the tasks of the commands that this process planned.
 
     A task of an earlier process is never sent: its parameters are not known here.
     """
 
-    def __init__(self, hosts: Hosts, trail: Trail) -> None:
-        self._hosts, self._trail = hosts, trail
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
         self._tasks: dict[UUID, TaskPlan] = {}
 
     def know(self, command: CommandPlan) -> None:
@@ -69,15 +110,5 @@ class Sender:
     async def __call__(self, task: PlannedTask, sending: Sending) -> str:
         """See `pyatm.engine.submission.Send`."""
         planned = self._tasks[task.task_id]
-        await self._trail.point("before-rpc")
         method = METHODS[planned.task_type]
-        call = asyncio.create_task(self._hosts.create_task(method, planned.parameters, sending))
-        try:
-            # The client has no event for "sent": only crash tests want to know.
-            while not call.done() and not self._hosts.creating:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
-            await self._trail.point("sent-rpc")
-            return await call
-        finally:
-            call.cancel()
-            await self._trail.point("after-rpc")
+        return await self._hosts.create_task(method, planned.parameters, sending)

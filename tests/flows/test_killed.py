@@ -1,93 +1,75 @@
 """The engine is killed at every point that it reaches, and started again.
 
-The points are those that an undisturbed run of the flow reports; nobody keeps a list of them. One
-stage serves many kills: each command is over and cleared before the next begins.
+The points are those that an undisturbed run reports: before and after each commit, each call of
+VDSM and its answer, and inside endActions. Nobody keeps a list of them. One stage serves many
+kills: each command is over and cleared before the next begins. By default each run takes a sample
+that changes with the seed; `make kill-points` takes all.
 """
-
-import os
-import uuid
 
 import pytest
 
-from tests.flows.stage import POOL, EngineProcess, Stage
+from tests.flows.agreement import settle_and_judge
+from tests.flows.kills import SHARDS, Scenario, kill, release, run_until, sample
+from tests.flows.stage import Stage
 
-SHARDS = 4
-OPTIONS = {
-    "remove-vm": ("remove-vm", "--disks", "2"),
-    "hibernate-vm": ("hibernate-vm", "--disks", "1"),
-    "create-template": ("create-template", "--disks", "2"),
-    "create-snapshot": ("create-snapshot", "--disks", "1"),
-}
-STEP = {"remove-vm": 1, "hibernate-vm": 12, "create-template": 12, "create-snapshot": 12}
-"""Of the flows that differ only in their verbs, every twelfth point; PYATM_ALL_POINTS takes all."""
-
-
-def points_of(stage: Stage, flow: str) -> list[str]:
-    """What an undisturbed run reaches; claims are repeated until one finds something."""
-    engine = stage.run(*OPTIONS[flow], "--points")
-    assert engine.all("ended")[0]["outcome"] == "succeeded"
-    stage.until_clean()
-    names = [each["at"] for each in engine.all("point")]
-    first_claim = names.index("ready:1")
-    # How often it looks for work depends on the time; the first of these stands for the others.
-    idle = {name for name in names[:first_claim] if "claim_end_actions" in name}
-    return [name for name in names if name not in idle or name.endswith(":1")]
+SUCCESSES = [
+    Scenario("remove-vm", "remove-vm"),
+    Scenario("hibernate-vm", "hibernate-vm", disks=1),
+    Scenario("create-template", "create-template"),
+    Scenario("create-snapshot", "create-snapshot", disks=1, options=("--memory",)),
+]
+TROUBLES = [
+    Scenario("refused", "create-snapshot", fault={"action": "refuse", "method": "create"}),
+    Scenario(
+        "answer lost",
+        "remove-vm",
+        options=("--answer-timeout", "2"),
+        fault={"action": "lose_answer", "method": "create", "skip": 1},
+    ),
+    Scenario("job failed", "create-template", job={"count": 1, "failure": {"code": 205}}),
+    Scenario("host refused", "hibernate-vm", fault={"action": "refuse", "method": "VM.hibernate"}),
+    Scenario("restart", "create-snapshot", first_killed_at="bound:1"),
+]
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-@pytest.mark.parametrize("flow", OPTIONS)
+@pytest.mark.parametrize("scenario", SUCCESSES, ids=lambda scenario: scenario.name)
 def test_a_killed_engine_ends_with_success_only_if_all_was_executed(
-    stage: Stage, flow: str, shard: int
+    stage: Stage, scenario: Scenario, shard: int
 ) -> None:
-    points = points_of(stage, flow)
-    assert len(points) > 20, points
-    step = 1 if "PYATM_ALL_POINTS" in os.environ else STEP[flow]
-    for point in points[shard :: SHARDS * step]:
-        kill_at(stage, flow, point)
+    points = scenario.points(stage)
+    assert stage.effects()[0][1] == "succeeded"
+    assert len(points) > 40, points
+    for point in sample(points, 6, shard):
+        kill_at(stage, scenario, point)
 
 
-def kill_at(stage: Stage, flow: str, point: str) -> None:
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("scenario", TROUBLES, ids=lambda scenario: scenario.name)
+def test_an_engine_that_is_killed_in_trouble_leaves_everything_right(
+    stage: Stage, scenario: Scenario, shard: int
+) -> None:
+    points = scenario.points(stage)
+    if scenario.name != "host refused":
+        assert stage.effects()[0][1] == "failed"
+    for point in sample(points, 3, shard):
+        kill_at(stage, scenario, point)
+
+
+def test_an_engine_is_killed_while_it_extends_its_claim(stage: Stage) -> None:
+    slow = {"action": "delay_answer", "method": "VM.hibernate", "seconds": 3.0}
+    scenario = Scenario("slow", "hibernate-vm", options=("--lease", "1.5"), fault=slow)
+    for when in ("before", "commit", "after"):
+        kill_at(stage, scenario, f"{when}-extend_end_action:1")
+
+
+def kill_at(stage: Stage, scenario: Scenario, point: str) -> None:
     """One kill, one restart, and what must hold afterwards."""
-    effects, executed = len(stage.effects()), len(stage.executed())
-    with stage.engine("--flow", *OPTIONS[flow], "--pause-at", point) as engine:
-        if not paused(engine):
-            return  # a point that depends on the time was not reached
-        engine.kill()
+    print(f"{scenario.name}: killed at {point}")
+    with scenario.begin(stage, "--pause-at", point) as engine:
+        run_until(stage, engine, point)
+        kill(engine)
+    release(stage)
     with stage.engine() as engine:
         assert engine.finish() == 0, engine.events
-    stage.until_clean()
-    outcomes = stage.effects()[effects:]
-    done = len(stage.executed()) - executed
-    assert len(outcomes) <= 1, (point, outcomes)
-    if not outcomes:
-        assert done == 0, (point, "VDSM worked for a command that was never planned")
-        return
-    root, outcome = outcomes[0]
-    tasks = stage.one(
-        "select jsonb_array_length(tasks) from atm.history where command_id = %s", root
-    )
-    assert outcome in ("succeeded", "failed"), point
-    if outcome == "succeeded":
-        assert done == tasks, point
-    check_inventory(stage, flow, root, point)
-
-
-def paused(engine: EngineProcess) -> bool:
-    """Wait until it stands still; False when it ended without coming by."""
-    while True:
-        event = engine.next()
-        if event is None or event["event"] == "paused":
-            return event is not None
-
-
-def check_inventory(stage: Stage, flow: str, root: uuid.UUID, point: str) -> None:
-    """The inventory says nothing that the storage contradicts, and nothing stays locked."""
-    on_disk = stage.control("images", POOL)
-    removed = stage.removed_images()
-    for disk_id, state in stage.disks().items():
-        assert state != "LOCKED", (flow, root, point, disk_id)
-        if state == "OK":
-            assert disk_id not in removed, (flow, root, point, disk_id)
-    for disk_id in on_disk:
-        assert disk_id in stage.disks(), (flow, root, point, disk_id)
-    assert stage.rows("select * from pyatm_inventory.vm where state = 'LOCKED'") == [], point
+    settle_and_judge(stage)
