@@ -240,9 +240,6 @@ language plpgsql as $$
 declare
   v_gone bigint[];
   v_gone_nos integer[];
-  v_root_nos bigint[];
-  v_closed integer[];
-  v_cleared integer[];
 begin
   if exists (select from atm_internal.watch w where w.pool_no = p_poll.pool_no and w.kind = 'absence') then
     delete from atm_internal.watch w
@@ -265,13 +262,24 @@ begin
     from atm_internal.watch w
    where w.pool_no = p_poll.pool_no and w.kind = 'absence'
      and w.polls >= p_set.absence_polls and p_started - w.since >= p_set.absence_time;
-  if v_gone is null then
-    return;
+  if v_gone is not null then
+    perform atm_internal.lock_roots(v_gone);
+    perform atm_internal.settle_apart('absence', v_gone, v_gone_nos);
   end if;
-  perform atm_internal.lock_roots(v_gone);
+end
+$$;
+
+-- Ends and clears absent tasks of locked roots.
+create or replace function atm_internal.end_absent(p_root_nos bigint[], p_task_nos integer[]) returns void
+language plpgsql as $$
+declare
+  v_root_nos bigint[];
+  v_closed integer[];
+  v_cleared integer[];
+begin
   with gone as (
     select t.root_no, t.task_no, t.state
-      from unnest(v_gone, v_gone_nos) g (root_no, task_no)
+      from unnest(p_root_nos, p_task_nos) g (root_no, task_no)
       join atm_internal.task t on t.root_no = g.root_no and t.task_no = g.task_no and t.cleared_at is null
   ), settled as (
     update atm_internal.task t set
@@ -298,15 +306,28 @@ begin
 end
 $$;
 
--- Roots that have no reverts left to wait for end.
+-- Roots that have no reverts left to wait for end; those that raise an error are set aside.
 create or replace function atm_internal.end_reverted(p_root_nos bigint[]) returns void
 language plpgsql as $$
+declare
+  v_root_no bigint;
 begin
-  perform atm_internal.end_root(r.root_no)
-     from atm_internal.root r
-    where r.root_no = any (p_root_nos) and r.state = 'reverting'
-      and not exists (select from atm_internal.watch w where w.root_no = r.root_no and w.kind = 'revert')
-    order by r.root_no;
+  for v_root_no in
+    select r.root_no
+      from atm_internal.root r
+     where r.root_no = any (p_root_nos) and r.state = 'reverting'
+       and not exists (select from atm_internal.watch w where w.root_no = r.root_no and w.kind = 'revert')
+     order by r.root_no
+  loop
+    begin
+      perform atm_internal.end_root(v_root_no);
+    exception
+      when serialization_failure or deadlock_detected then
+        raise;
+      when others then
+        perform atm_internal.set_root_aside(v_root_no, sqlstate, sqlerrm);
+    end;
+  end loop;
 end
 $$;
 
@@ -320,8 +341,6 @@ language plpgsql as $$
 declare
   v_due_nos bigint[];
   v_task_nos integer[];
-  v_root_nos bigint[];
-  v_cleared integer[];
 begin
   if not exists (select from atm_internal.watch w where w.pool_no = p_poll.pool_no and w.kind = 'doubt') then
     return;
@@ -342,19 +361,29 @@ begin
                        join atm_internal.unknown u on u.vdsm_task_id = s.vdsm_task_id
                       where s.root_no = w.root_no and s.task_no = w.task_no
                         and u.vdsm_state <> 'finished' and u.resolved_at is null);
-  if v_due_nos is null then
-    return;
+  if v_due_nos is not null then
+    perform atm_internal.lock_roots(v_due_nos);
+    perform atm_internal.settle_apart('doubt', v_due_nos, v_task_nos);
   end if;
-  perform atm_internal.lock_roots(v_due_nos);
+end
+$$;
+
+-- Ends the doubts of locked roots.
+create or replace function atm_internal.end_doubts(p_root_nos bigint[], p_task_nos integer[]) returns void
+language plpgsql as $$
+declare
+  v_root_nos bigint[];
+  v_cleared integer[];
+begin
   -- What was perhaps their answer is followed and cleared, whatever becomes of them.
   update atm_internal.unknown u set suspected = true
-    from unnest(v_due_nos, v_task_nos) x (root_no, task_no)
+    from unnest(p_root_nos, p_task_nos) x (root_no, task_no)
     join atm_internal.suspect s on s.root_no = x.root_no and s.task_no = x.task_no
    where u.vdsm_task_id = s.vdsm_task_id and not u.suspected;
   -- Those an operator has resolved are done already and become cleared; the others become done.
   with cleared as (
     update atm_internal.task t set cleared_at = clock_timestamp()
-      from unnest(v_due_nos, v_task_nos) x (root_no, task_no), atm_internal.watch w
+      from unnest(p_root_nos, p_task_nos) x (root_no, task_no), atm_internal.watch w
      where t.root_no = x.root_no and t.task_no = x.task_no and t.state = 'done' and t.cleared_at is null and t.vdsm_task_id is null
        and w.root_no = x.root_no and w.task_no = x.task_no and w.kind = 'doubt'
     returning t.root_no, t.task_no
@@ -363,9 +392,36 @@ begin
   )
   select array_agg(c.root_no), array_agg(c.n) into v_root_nos, v_cleared
     from (select c.root_no, count(*)::integer as n from cleared c group by c.root_no) c;
-  perform atm_internal.close_unbound(v_due_nos, v_task_nos, '{in_doubt}', 'in_doubt');
+  perform atm_internal.close_unbound(p_root_nos, p_task_nos, '{in_doubt}', 'in_doubt');
   if v_root_nos is not null then
     perform atm_internal.count_cleared(v_root_nos, v_cleared);
   end if;
+end
+$$;
+
+-- Ends absent tasks, or doubts; when some root raises an error, each root on its own, and those that raise are set aside.
+create or replace function atm_internal.settle_apart(p_kind text, p_root_nos bigint[], p_task_nos integer[]) returns void
+language plpgsql as $$
+declare
+  v_root_no bigint;
+  v_count integer;
+begin
+  if p_kind = 'absence' then
+    perform atm_internal.end_absent(p_root_nos, p_task_nos);
+  else
+    perform atm_internal.end_doubts(p_root_nos, p_task_nos);
+  end if;
+exception
+  when serialization_failure or deadlock_detected then
+    raise;
+  when others then
+    if p_root_nos[1] = all (p_root_nos) then
+      perform atm_internal.set_root_aside(p_root_nos[1], sqlstate, sqlerrm);
+      return;
+    end if;
+    for v_root_no, v_count in select r, count(*) from unnest(p_root_nos) r group by r order by r loop
+      perform atm_internal.settle_apart(p_kind, array_fill(v_root_no, array[v_count]), array(
+        select x.task_no from unnest(p_root_nos, p_task_nos) x (root_no, task_no) where x.root_no = v_root_no));
+    end loop;
 end
 $$;
