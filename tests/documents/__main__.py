@@ -11,12 +11,12 @@ from pyatm.database.migrate import migrate
 from tests import servers
 from tests.documents.outputs import alike, printable
 from tests.documents.preparations import prepare
-from tests.documents.reader import DOCUMENTS, Reader, blocks_of, with_a_free_port
+from tests.documents.reader import DOCUMENTS, Reader, blocks_of, with_a_free_port, with_files
 
 
 def refreshed(document: Path, dsn: str) -> str:
     """The document with the outputs that its blocks have now."""
-    text = document.read_text(encoding="utf-8")
+    text = with_files(document, document.read_text(encoding="utf-8"))
     prepare(document, dsn)
     pieces: list[str] = []
     end = 0
@@ -26,7 +26,7 @@ def refreshed(document: Path, dsn: str) -> str:
             # Ports change no line, so the blocks correspond.
             runnable = blocks_of(with_a_free_port(text))
             for block, run in zip(blocks_of(text), runnable, strict=True):
-                if block.mark.startswith("not run: "):
+                if not block.is_run:
                     continue
                 written = reader.run(run)
                 if block.output is not None and not alike(written, block.output):
@@ -42,7 +42,7 @@ def main(names: list[str]) -> None:
     documents = [Path(name).resolve() for name in names] or [
         document
         for document in DOCUMENTS
-        if any(block.output is not None for block in blocks_of(document.read_text("utf-8")))
+        if "<!-- output -->" in document.read_text(encoding="utf-8")
     ]
     with servers.running(servers.choose()) as server:
         for number, document in enumerate(documents):

@@ -4,8 +4,10 @@ A document has one database and one psql session, so a variable set in one block
 in the next. A shell block runs with `set -e` and `PYATM_DSN` naming that database. A comment before
 a block says what is special: `<!-- background -->`, it goes on running until the document's end;
 `<!-- not run: reason -->`; `<!-- fails -->`, every statement of it, and psql goes on. A text block
-below the comment `<!-- output -->` is what the SQL block before it writes. VDSM's port is replaced
-by a free one, because tests run in parallel.
+below the comment `<!-- output -->` is what the SQL block before it writes. `<!-- example -->` is a
+shell block with a test of its own (test_examples.py), and the block below `<!-- file: name -->` has
+the text of that file. VDSM's port is replaced by a free one, because tests run in parallel; `docs`
+is in the working directory, as in a clone.
 """
 
 import os
@@ -27,6 +29,9 @@ BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n\n?)?^```(?P<language>sql|sh)\n(?P<text>.*?)^```\n"
     r"(?:\n<!-- output -->\n\n?```text\n(?P<output>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
+)
+FILE = re.compile(
+    r"^<!-- file: (?P<name>\S+) -->\n\n?```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 END = "end of the block"
 VDSM_PORT = "54321"
@@ -51,6 +56,11 @@ class Block:
     output: str | None = None
     span: tuple[int, int] = (-1, -1)
 
+    @property
+    def is_run(self) -> bool:
+        """Whether it is run with the others of its document."""
+        return self.mark != "example" and not self.mark.startswith("not run: ")
+
 
 def with_a_free_port(text: str) -> str:
     """The document with a free port in place of VDSM's."""
@@ -58,7 +68,18 @@ def with_a_free_port(text: str) -> str:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     text = text.replace("pyatm vdsm-sim ", f"pyatm vdsm-sim --port {port} ")
-    return text.replace(f'"127.0.0.1", "port": {VDSM_PORT}', f'"127.0.0.1", "port": {port}')
+    text = text.replace(f'"127.0.0.1", "port": {VDSM_PORT}', f'"127.0.0.1", "port": {port}')
+    return text.replace(f" 127.0.0.1:{VDSM_PORT}\n", f" 127.0.0.1:{port}\n")
+
+
+def with_files(document: Path, text: str) -> str:
+    """The document with the present text of the files that it shows."""
+
+    def shown(found: re.Match[str]) -> str:
+        now = (document.parent / found["name"]).read_text(encoding="utf-8")
+        return found[0].replace(f"\n{found['text']}```", f"\n{now}```")
+
+    return FILE.sub(shown, text)
 
 
 def blocks_of(text: str) -> list[Block]:
@@ -81,6 +102,7 @@ class Reader:
 
     def __init__(self, variables: dict[str, str], directory: Path) -> None:
         self._directory = directory
+        (directory / "docs").symlink_to(ROOT / "docs")
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._environment = environment(PATH=path, **variables)
         self._background: list[subprocess.Popen[bytes]] = []

@@ -10,7 +10,15 @@ from tests.conftest import Connection
 from tests.documents.__main__ import refreshed
 from tests.documents.outputs import alike, normal
 from tests.documents.preparations import prepare
-from tests.documents.reader import DOCUMENTS, ROOT, Block, Reader, blocks_of, with_a_free_port
+from tests.documents.reader import (
+    DOCUMENTS,
+    ROOT,
+    Block,
+    Reader,
+    blocks_of,
+    with_a_free_port,
+    with_files,
+)
 
 
 @pytest.fixture
@@ -24,7 +32,7 @@ def reader(dsn: str, tmp_path: Path) -> Generator[Reader]:
 def test_every_block_of_the_document_runs(document: Path, reader: Reader, dsn: str) -> None:
     prepare(document, dsn)
     for block in blocks_of(with_a_free_port(document.read_text(encoding="utf-8"))):
-        if block.mark.startswith("not run: "):
+        if not block.is_run:
             continue
         written = reader.run(block)
         if block.output is not None:
@@ -33,6 +41,12 @@ def test_every_block_of_the_document_runs(document: Path, reader: Reader, dsn: s
                 " the new ones"
             )
     assert reader.alive(), "a program that the document starts in background has ended"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_files_that_the_document_shows_are_shown_as_they_are(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert with_files(document, text) == text, "python -m tests.documents writes the new text"
 
 
 def test_the_poller_of_the_readme_polls_the_simulated_vdsm_of_the_readme(
