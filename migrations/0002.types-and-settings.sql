@@ -45,7 +45,7 @@ create type atm_internal.plan_node as (
   command_no integer, parent_no integer, ancestors integer[], command_id uuid, action_type text
 );
 create type atm_internal.plan_task as (
-  task_no integer, command_no integer, task_id uuid, task_type text, storage_pool_id uuid, submit boolean, parameters jsonb
+  task_no integer, command_no integer, command_id uuid, task_id uuid, task_type text, storage_pool_id uuid, submit boolean
 );
 create type atm_internal.plan_entity as (
   command_no integer, task_no integer, entity_type text, entity_id uuid, access atm_internal.access

@@ -134,7 +134,7 @@ create table atm_internal.task (
   check (outcome is distinct from 'succeeded' or vdsm_task_id is not null),
   check (outcome is distinct from 'not_submitted' or (announced_at is null and vdsm_task_id is null)),
   check (cleared_at is null or state = 'done')
-) with (fillfactor = 70);
+) with (fillfactor = 40);
 comment on table atm_internal.task is 'One row per planned task: its state here, and what VDSM last said of it.';
 
 -- Which task has this VDSM id? One at the most.
@@ -152,8 +152,9 @@ begin
 end
 $$;
 
+-- After, not before: a trigger before an update locks each row first, whatever its condition says.
 create trigger task_written_once
-before update of vdsm_task_id, outcome on atm_internal.task
+after update of vdsm_task_id, outcome on atm_internal.task
 for each row
 when ((old.vdsm_task_id is not null and new.vdsm_task_id is distinct from old.vdsm_task_id)
    or (old.outcome is not null and new.outcome is distinct from old.outcome))
@@ -161,27 +162,24 @@ execute function atm_internal.refuse_rewrite();
 
 -- An entity is a network of addresses, an exclusive holder takes the whole network and a shared holder
 -- one address in it: two holders exclude each other when their addresses overlap. 96 bits of a SHA-256 name
--- the network, the root number the address. The types && of inet is core, and SP-GiST serves it at
--- the price of a btree (docs/decisions/0003).
-create function atm_internal.entity_network(p_entity_type text, p_entity_id uuid) returns text
-language sql immutable strict parallel safe
-return (
-  select substr(h, 1, 4) || ':' || substr(h, 5, 4) || ':' || substr(h, 9, 4) || ':'
-      || substr(h, 13, 4) || ':' || substr(h, 17, 4) || ':' || substr(h, 21, 4)
-    from (select encode(pg_catalog.sha256(pg_catalog.uuid_send(p_entity_id) || pg_catalog.convert_to(p_entity_type, 'UTF8')), 'hex') as h) x
-);
-
+-- the network, the root number the address. The type inet and its && are core, and SP-GiST serves them at
+-- the price of a btree (docs/decisions/0003). decode is the immutable way from a text to its bytes. Not in SQL:
+-- that would be inlined anew for each statement that writes the table.
 create function atm_internal.entity_slot(
   p_entity_type text, p_entity_id uuid, p_access atm_internal.access, p_root_no bigint
 ) returns inet
-language sql immutable strict parallel safe
-return (
-  atm_internal.entity_network(p_entity_type, p_entity_id)
-    || case p_access
-         when 'exclusive' then '::/96'
-         else ':' || to_hex((p_root_no >> 16) & 65535) || ':' || to_hex(p_root_no & 65535)
-       end
-)::inet;
+language plpgsql immutable parallel safe as $$
+declare
+  v_hash constant text := encode(sha256(uuid_send(p_entity_id) || decode(replace(p_entity_type, '\', '\\'), 'escape')), 'hex');
+begin
+  return (substr(v_hash, 1, 4) || ':' || substr(v_hash, 5, 4) || ':' || substr(v_hash, 9, 4) || ':'
+          || substr(v_hash, 13, 4) || ':' || substr(v_hash, 17, 4) || ':' || substr(v_hash, 21, 4)
+          || case p_access
+               when 'exclusive' then '::/96'
+               else ':' || to_hex((p_root_no >> 16) & 65535) || ':' || to_hex(p_root_no & 65535)
+             end)::inet;
+end
+$$;
 
 create table atm_internal.hold (
   root_no     bigint not null references atm_internal.root,
@@ -189,16 +187,17 @@ create table atm_internal.hold (
   entity_id   uuid not null,
   access      atm_internal.access not null,
   released    boolean not null default false,   -- the root has ended, but VDSM may still work on the entity
-  command_nos integer[] not null default '{}',  -- the commands that name the entity
-  task_nos    integer[] not null default '{}',  -- the tasks that name it
+  command_nos integer[],                        -- the commands that name the entity
+  task_nos    integer[],                        -- the tasks that name it
   slot        inet generated always as (
     case when not released then atm_internal.entity_slot(entity_type, entity_id, access, root_no) end
   ) stored,
-  primary key (root_no, entity_type, entity_id),
-  -- Admission: serves also "who holds this entity?".
+  -- Admission. It also keeps a root from holding an entity twice, as both rows would have one address, and
+  -- it serves "who holds this entity?".
   constraint hold_admission exclude using spgist (slot with &&)
 );
 comment on table atm_internal.hold is 'What each root holds, in its strongest access; one row per root and entity.';
+create index hold_root_no on atm_internal.hold (root_no);
 create index hold_released on atm_internal.hold (entity_id) where released;
 
 reset role;

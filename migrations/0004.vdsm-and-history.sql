@@ -105,8 +105,21 @@ create table atm_internal.history (
   claimed_at   timestamptz,
   token        bigint,
   notes        jsonb not null,                 -- the notes of the root
+  -- The tasks in plan order, a column in each array: half the size of one row per task, and typed.
+  task_ids     uuid[] not null,
+  command_nos  integer[] not null,
+  pool_nos     integer[] not null,
+  task_types   text[] not null,
+  outcomes     atm_internal.task_outcome[] not null,
   vdsm_task_ids uuid[] not null,
-  tasks        jsonb not null                  -- one array per task in plan order, see atm_internal.archive
+  vdsm_states  text[] not null,
+  vdsm_results text[] not null,
+  vdsm_codes   integer[] not null,
+  vdsm_messages text[] not null,
+  announced_at timestamptz[] not null,
+  bound_at     timestamptz[] not null,
+  done_at      timestamptz[] not null,
+  cleared_at   timestamptz[] not null
 ) partition by range (archived_at);
 comment on table atm_internal.history is 'Ended and cleared commands, partitioned by month of archiving.';
 create table atm_internal.history_default partition of atm_internal.history default;

@@ -2,92 +2,50 @@
 --
 -- A document is a tree of commands with tasks and entities (atm.plan_command shows it). flatten_plan turns
 -- it into three arrays in plan order: a command before its children, its tasks before theirs. It only
--- checks that all is well, in one pass; when it is not, diagnose_plan walks the document again and raises
+-- checks that all is well; when it is not, diagnose_plan walks the document again and raises
 -- an error that names the path.
 
 -- p_first_command, p_first_task: the numbers the first child and the first task get. A plan starts at 0; what
 -- add_tasks brings starts after what the root has, below the command p_parent whose lineage is p_ancestors.
 create or replace function atm_internal.flatten_plan(
-  p_plan jsonb, p_parent integer default null, p_ancestors integer[] default '{}',
+  p_plan jsonb, p_parent integer default null, p_ancestors integer[] default null,
   p_first_command integer default 0, p_first_task integer default 0
 ) returns atm_internal.flat_plan
 language plpgsql as $$
 declare
   v_is_root constant boolean := p_parent is null;
-  v_keys constant text[] := array['command_id', 'action_type', 'parameters', 'entities', 'tasks', 'children'];
+  v_nodes atm_internal.plan_node[];
+  v_docs jsonb[];
   v_flat atm_internal.flat_plan;
   v_valid boolean;
 begin
   begin
-    with recursive node as (
-        select array[]::integer[] as ord, p_plan as doc
-      union all
-        select n.ord || c.ordinality::integer, c.value
-          from node n
-         cross join lateral jsonb_array_elements(n.doc -> 'children') with ordinality c
-         where n.doc ? 'children'
-    ), numbered as (
-      select n.ord, n.doc, cardinality(n.ord) as depth,
-             case
-               when v_is_root then p_first_command + (row_number() over (order by n.ord))::integer - 1
-               when n.ord = '{}' then p_parent
-               else p_first_command + (row_number() over (order by n.ord))::integer - 2
-             end as command_no
-        from node n
-    ), lineage as (   -- of the commands below the second level only
-      select c.ord, array_agg(a.command_no order by k) as list
-        from numbered c
-       cross join lateral generate_series(1, c.depth - 1) k
-        join numbered a on a.ord = c.ord[:k]
-       where c.depth > 1
-       group by c.ord
-    ), command as (
-      select c.command_no,
-             case when c.depth > 0 then coalesce(l.list[c.depth - 1], p_parent, 0) end as parent_no,
-             nullif(p_ancestors || coalesce(l.list, '{}'), '{}') as ancestors,
-             coalesce((c.doc ->> 'command_id')::uuid, gen_random_uuid()) as command_id,
-             c.doc ->> 'action_type' as action_type,
-             c.doc -> 'tasks' as tasks,
-             c.doc -> 'entities' as entities,
-             c.depth = 0 as is_top,
-             not c.doc ? 'command_id' as generated,
-             case
-               when c.depth = 0 and not v_is_root then c.doc - '{tasks,children}'::text[] = '{}'
-               else c.doc - v_keys - case when c.depth = 0 then 'seal' else '' end = '{}'
+    select t.nodes, t.docs into v_nodes, v_docs
+      from atm_internal.plan_tree(p_plan, p_parent, p_ancestors, p_first_command) t;
+    with command as materialized (
+      select c.n = 1 as is_top, c.command_no, c.command_id, c.doc
+        from unnest(v_nodes, v_docs) with ordinality c (command_no, parent_no, ancestors, command_id, action_type, doc, n)
+    ), task as materialized (
+      select p_first_task + (row_number() over (order by c.command_no, t.ordinality))::integer - 1 as task_no,
+             c.command_no, c.command_id, t.value as doc
+        from command c
+       cross join lateral jsonb_array_elements(c.doc -> 'tasks') with ordinality t
+    ), commands as (
+      select bool_and(case
+               when c.is_top and not v_is_root then c.doc - '{tasks,children}'::text[] = '{}'
+               else c.doc - '{command_id,action_type,parameters,entities,tasks,children}'::text[]
+                      - case when c.is_top then 'seal' else '' end = '{}'
                 and jsonb_typeof(c.doc -> 'action_type') = 'string' and c.doc ->> 'action_type' <> ''
-                and coalesce(jsonb_typeof(c.doc -> 'command_id'), case c.depth when 0 then 'missing' else 'string' end) = 'string'
+                and coalesce(jsonb_typeof(c.doc -> 'command_id'), case when c.is_top then 'missing' else 'string' end) = 'string'
                 and coalesce(jsonb_typeof(c.doc -> 'parameters'), 'object') = 'object'
                 and coalesce(jsonb_typeof(c.doc -> 'seal'), 'boolean') = 'boolean'
-             end as valid
-        from numbered c
-        left join lineage l on l.ord = c.ord
-    ), task as (
-      select p_first_task + (row_number() over (order by c.command_no, t.ordinality))::integer - 1 as task_no,
-             c.command_no, t.value as doc
-        from command c
-       cross join lateral jsonb_array_elements(c.tasks) with ordinality t
-       where c.tasks is not null
-    ), entity as (
-      select c.command_no, null::integer as task_no, e.value as doc
-        from command c
-       cross join lateral jsonb_array_elements(c.entities) e
-       where c.entities is not null
-      union all
-      select null, t.task_no, e.value
-        from task t
-       cross join lateral jsonb_array_elements(t.doc -> 'entities') e
-       where t.doc ? 'entities'
-    ), nodes as (
-      select array_agg(row(c.command_no, c.parent_no, c.ancestors, c.command_id, c.action_type)::atm_internal.plan_node
-               order by c.command_no) filter (where v_is_root or not c.is_top) as list,
-             bool_and(c.valid is true) as valid,     -- a missing key makes NULL, which bool_and alone would skip
-             bool_or(c.generated and not c.is_top) as generated
+             end is true) as valid,     -- a missing key makes NULL, which bool_and alone would skip
+             bool_or(not c.is_top and not c.doc ? 'command_id') as generated
         from command c
     ), tasks as (
-      select array_agg(row(t.task_no, t.command_no, coalesce((t.doc ->> 'task_id')::uuid, gen_random_uuid()),
+      select array_agg(row(t.task_no, t.command_no, t.command_id, coalesce((t.doc ->> 'task_id')::uuid, gen_random_uuid()),
                            t.doc ->> 'task_type', (t.doc ->> 'storage_pool_id')::uuid,
-                           coalesce((t.doc -> 'submit')::boolean, false),
-                           t.doc -> 'parameters')::atm_internal.plan_task order by t.task_no) as list,
+                           coalesce((t.doc -> 'submit')::boolean, false))::atm_internal.plan_task order by t.task_no) as list,
              bool_and((t.doc - '{task_id,task_type,storage_pool_id,parameters,entities,submit}'::text[] = '{}'
                       and jsonb_typeof(t.doc -> 'task_type') = 'string' and t.doc ->> 'task_type' <> ''
                       and jsonb_typeof(t.doc -> 'storage_pool_id') = 'string'
@@ -104,13 +62,19 @@ begin
                       and length(e.doc ->> 'type') <= 200
                       and jsonb_typeof(e.doc -> 'id') = 'string'
                       and coalesce(jsonb_typeof(e.doc -> 'access'), 'string') = 'string') is true) as valid
-        from entity e
+        from (select c.command_no, null::integer as task_no, e.value as doc
+                from command c
+               cross join lateral jsonb_array_elements(c.doc -> 'entities') e
+              union all
+              select null, t.task_no, e.value
+                from task t
+               cross join lateral jsonb_array_elements(t.doc -> 'entities') e) e
     )
-    select coalesce(n.list, '{}'), coalesce(t.list, '{}'), coalesce(e.list, '{}'),
-           coalesce(n.generated, false) or coalesce(t.generated, false),
-           coalesce(n.valid, true) and coalesce(t.valid, true) and coalesce(e.valid, true)
+    select coalesce(v_nodes[case when v_is_root then 1 else 2 end:], '{}'), coalesce(t.list, '{}'), coalesce(e.list, '{}'),
+           coalesce(c.generated, false) or coalesce(t.generated, false),
+           c.valid and coalesce(t.valid, true) and coalesce(e.valid, true)
       into v_flat.nodes, v_flat.tasks, v_flat.entities, v_flat.generated, v_valid
-      from nodes n, tasks t, entities e;
+      from commands c, tasks t, entities e;
   exception
     when data_exception then
       v_valid := false;
@@ -121,6 +85,67 @@ begin
   end if;
   return v_flat;
 end
+$$;
+
+-- The commands of a document in plan order, each with its part of the document; the top one first, which in an addition
+-- is the existing command p_parent. Most plans have two levels, and need no recursion.
+create or replace function atm_internal.plan_tree(
+  p_plan jsonb, p_parent integer, p_ancestors integer[], p_first_command integer,
+  out nodes atm_internal.plan_node[], out docs jsonb[]
+) language plpgsql as $$
+declare
+  -- The top's number, and what is to be added to the place of a command in plan order.
+  v_top constant integer := coalesce(p_parent, p_first_command);
+  v_shift constant integer := p_first_command - case when p_parent is null then 0 else 1 end;
+begin
+  if not jsonb_path_exists(p_plan, '$.children[*].children[*]') then
+    select array_agg(row(c.command_no, c.parent_no, c.ancestors, coalesce((c.doc ->> 'command_id')::uuid, gen_random_uuid()),
+                         c.doc ->> 'action_type')::atm_internal.plan_node order by c.command_no),
+           array_agg(c.doc order by c.command_no)
+      into nodes, docs
+      from (select v_top as command_no, null::integer as parent_no, null::integer[] as ancestors, p_plan as doc
+            union all
+            select v_shift + c.ordinality::integer, v_top, nullif(p_ancestors, '{}'), c.value
+              from jsonb_array_elements(p_plan -> 'children') with ordinality c) c;
+    return;
+  end if;
+  with recursive node as (
+      select array[]::integer[] as ord, p_plan as doc
+    union all
+      select n.ord || c.ordinality::integer, c.value
+        from node n
+       cross join lateral jsonb_array_elements(n.doc -> 'children') with ordinality c
+       where n.doc ? 'children'
+  ), numbered as (
+    select n.ord, n.doc, cardinality(n.ord) as depth,
+           case when n.ord = '{}' then v_top else v_shift + (row_number() over (order by n.ord))::integer - 1 end as command_no
+      from node n
+  ), lineage as (   -- of the commands below the second level only
+    select c.ord, array_agg(a.command_no order by k) as list
+      from numbered c
+     cross join lateral generate_series(1, c.depth - 1) k
+      join numbered a on a.ord = c.ord[:k]
+     where c.depth > 1
+     group by c.ord
+  )
+  select array_agg(row(c.command_no, case when c.depth > 0 then coalesce(l.list[c.depth - 1], v_top) end,
+                       case when c.depth > 0 then nullif(coalesce(p_ancestors, '{}') || coalesce(l.list, '{}'), '{}') end,
+                       coalesce((c.doc ->> 'command_id')::uuid, gen_random_uuid()),
+                       c.doc ->> 'action_type')::atm_internal.plan_node order by c.command_no),
+         array_agg(c.doc order by c.command_no)
+    into nodes, docs
+    from numbered c
+    left join lineage l on l.ord = c.ord;
+end
+$$;
+
+-- The parameters of a document's tasks, in plan order.
+create or replace function atm_internal.plan_parameters(p_plan jsonb, p_is_root boolean) returns jsonb[]
+language sql stable as $$
+  select array_agg(t.value -> 'parameters' order by d.n, t.ordinality)
+    from atm_internal.plan_tree(p_plan, case when not p_is_root then 0 end, null, 1) x
+   cross join lateral unnest(x.docs) with ordinality d (doc, n)
+   cross join lateral jsonb_array_elements(d.doc -> 'tasks') with ordinality t
 $$;
 
 -- Raises an error for the first thing that is wrong in a command of a plan, its tasks, its entities and its

@@ -18,64 +18,69 @@ language sql stable as $$
    order by t.task_no
 $$;
 
--- Inserts what a flattened document brings. The root row exists already.
+-- Inserts what a flattened document brings, in one statement. The root row exists already.
 create or replace function atm_internal.insert_plan(
   p_root_no bigint, p_part_no integer, p_command_no integer, p_epoch bigint, p_planned_at timestamptz,
   p_plan jsonb, p_flat atm_internal.flat_plan
 ) returns void
 language plpgsql as $$
 declare
-  v_tasks integer := cardinality(p_flat.tasks);
+  v_tasks integer;
 begin
-  insert into atm_internal.command (root_no, command_no, parent_no, ancestors, command_id, action_type)
-  select p_root_no, n.command_no, n.parent_no, n.ancestors, n.command_id, n.action_type
-    from unnest(p_flat.nodes) n;
-
-  if v_tasks > 0 then
+  with new_command as (
+    insert into atm_internal.command (root_no, command_no, parent_no, ancestors, command_id, action_type)
+    select p_root_no, n.command_no, n.parent_no, n.ancestors, n.command_id, n.action_type
+      from unnest(p_flat.nodes) n
+  ), new_task as (
     insert into atm_internal.task (task_id, root_no, command_no, task_no, pool_no, task_type, state, epoch, announced_at)
     select t.task_id, p_root_no, t.command_no, t.task_no, p.pool_no, t.task_type,
            case when t.submit then 'submitting' else 'planned' end::atm_internal.task_state, p_epoch,
            case when t.submit then clock_timestamp() end
       from unnest(p_flat.tasks) t
       join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id and not p.removed and not p.drained
-     order by t.task_no;
-    get diagnostics v_tasks = row_count;
-    if v_tasks <> cardinality(p_flat.tasks) then
-      perform atm_internal.refuse_pools(p_flat);
-    end if;
-    perform atm_internal.wake_pools(p_root_no);
-  end if;
-
-  if cardinality(p_flat.entities) > 0 then
-    insert into atm_internal.hold as h (root_no, entity_type, entity_id, access, command_nos, task_nos)
+     order by t.task_no
+    returning task_no
+  ), new_hold as (
+    insert into atm_internal.hold (root_no, entity_type, entity_id, access, command_nos, task_nos)
     select p_root_no, e.entity_type, e.entity_id, max(e.access),
-           coalesce(array_agg(distinct e.command_no) filter (where e.command_no is not null), '{}'),
-           coalesce(array_agg(distinct e.task_no) filter (where e.task_no is not null), '{}')
+           array_agg(distinct e.command_no) filter (where e.command_no is not null),
+           array_agg(distinct e.task_no) filter (where e.task_no is not null)
       from unnest(p_flat.entities) e
      group by e.entity_type, e.entity_id
-     order by e.entity_type, e.entity_id;
+     order by e.entity_type, e.entity_id
+  ), new_plan as (
+    insert into atm_internal.plan (root_no, part_no, planned_at, command_no, document, task_ids, command_ids)
+    values (p_root_no, p_part_no, p_planned_at, p_command_no, p_plan,
+            case when p_flat.generated then (select array_agg(t.task_id order by t.task_no) from unnest(p_flat.tasks) t) end,
+            case when p_flat.generated then (select array_agg(n.command_id order by n.command_no) from unnest(p_flat.nodes) n) end)
+  )
+  select count(*) into v_tasks from new_task;
+  if v_tasks <> cardinality(p_flat.tasks) then
+    perform atm_internal.refuse_pools(p_flat);
   end if;
-
-  insert into atm_internal.plan (root_no, part_no, planned_at, command_no, document, task_ids, command_ids)
-  values (p_root_no, p_part_no, p_planned_at, p_command_no, p_plan,
-          case when p_flat.generated then (select array_agg(t.task_id order by t.task_no) from unnest(p_flat.tasks) t) end,
-          case when p_flat.generated then (select array_agg(n.command_id order by n.command_no) from unnest(p_flat.nodes) n) end);
 end
 $$;
 
--- An idle pool gets work: its poller is told, once.
-create or replace function atm_internal.wake_pools(p_root_no bigint) returns void
+-- The pools of a plan's tasks. Some idle one gets work: its poller is told, once.
+create or replace function atm_internal.wake_pools(p_flat atm_internal.flat_plan) returns integer[]
 language plpgsql as $$
+declare
+  v_pools integer[];
+  v_idle integer[];
 begin
-  if exists (select from atm_internal.task t join atm_internal.pool_poll p on p.pool_no = t.pool_no
-              where t.root_no = p_root_no and p.idle) then
+  select array_agg(l.pool_no), array_agg(l.pool_no) filter (where l.idle) into v_pools, v_idle
+    from (select distinct t.storage_pool_id from unnest(p_flat.tasks) t) t
+    join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id
+    join atm_internal.pool_poll l on l.pool_no = p.pool_no;
+  if v_idle is not null then
     -- A row that is locked is left alone: its poller is awake, and waiting for it would turn the lock order around.
     update atm_internal.pool_poll p set idle = false
      where p.pool_no in (select l.pool_no from atm_internal.pool_poll l
-                          where l.idle and l.pool_no in (select t.pool_no from atm_internal.task t where t.root_no = p_root_no)
+                          where l.idle and l.pool_no = any (v_idle)
                             for no key update skip locked);
     perform atm_internal.hint('atm_work');
   end if;
+  return v_pools;
 end
 $$;
 
@@ -208,6 +213,9 @@ declare
   v_now constant timestamptz := clock_timestamp();
   v_seal boolean;
   v_limit integer;
+  v_current boolean;
+  v_planned boolean;
+  v_over boolean;
   v_pools integer[];
   v_state text;
   v_constraint text;
@@ -215,30 +223,30 @@ begin
   if num_nulls(p_epoch, p_plan) > 0 then
     perform atm_internal.refuse_null('plan_command', jsonb_build_object('epoch', p_epoch, 'plan', p_plan));
   end if;
-  if not atm_internal.is_current(p_epoch) then
-    perform atm_internal.refuse_epoch(p_epoch);
-  end if;
   v_flat := atm_internal.flatten_plan(p_plan);
   v_command_id := v_flat.nodes[1].command_id;
-  v_root_no := atm_internal.same_plan(v_command_id, p_plan);
-  if v_root_no is not null then
-    return query select * from atm_internal.planned_tasks(v_root_no);
+  -- All that decides before anything is written, in one look.
+  select exists (select from atm_internal.engine e where e.epoch = p_epoch), s.parameters_limit,
+         exists (select from atm_internal.command c where c.command_id = v_command_id),
+         exists (select from atm_internal.history h where h.command_id = v_command_id)
+    into v_current, v_limit, v_planned, v_over
+    from atm_internal.setting s where s.only_row;
+  if not v_current then
+    perform atm_internal.refuse_epoch(p_epoch);
+  elsif v_planned then
+    return query select * from atm_internal.planned_tasks(atm_internal.same_plan(v_command_id, p_plan));
     return;
-  end if;
-  if exists (select from atm_internal.history h where h.command_id = v_command_id) then
+  elsif v_over then
     raise exception 'command % is over and in the history', v_command_id
       using errcode = 'AT102', hint = 'Use a new command id.';
-  end if;
-  v_limit := (select s.parameters_limit from atm_internal.setting s);
-  if pg_column_size(p_plan) > v_limit then
+  elsif pg_column_size(p_plan) > v_limit then
     perform atm_internal.check_parameters_size(p_plan, v_limit);
   end if;
 
   v_root_no := nextval('atm_internal.root_no');
   v_seal := coalesce((p_plan -> 'seal')::boolean, true);
-  select array_agg(distinct p.pool_no) into v_pools
-    from unnest(v_flat.tasks) t join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id;
   begin
+    v_pools := atm_internal.wake_pools(v_flat);
     insert into atm_internal.root (root_no, epoch, created_at, state, open_tasks, pool_no)
     values (v_root_no, p_epoch, v_now, case when v_seal then 'sealed' else 'open' end::atm_internal.root_state,
             cardinality(v_flat.tasks), case when cardinality(v_pools) = 1 then v_pools[1] end);
@@ -258,11 +266,9 @@ begin
     perform atm_internal.count_down(array[v_root_no], array[0], array[false]);
   end if;
   return query
-    select t.task_id, n.command_id, v_command_id, t.task_type, t.storage_pool_id,
+    select t.task_id, t.command_id, v_command_id, t.task_type, t.storage_pool_id,
            case when t.submit then 'submitting' else 'planned' end
-      from unnest(v_flat.tasks) with ordinality t (task_no, command_no, task_id, task_type, storage_pool_id, submit, parameters, ord)
-      join unnest(v_flat.nodes) n on n.command_no = t.command_no
-     order by t.ord;
+      from unnest(v_flat.tasks) t;
 end
 $$;
 
@@ -340,6 +346,7 @@ begin
   end if;
   select coalesce(max(p.part_no), 0) + 1 into v_part_no from atm_internal.plan p where p.root_no = v_root.root_no;
   begin
+    perform atm_internal.wake_pools(v_flat);
     perform atm_internal.merge_holds(v_root.root_no, v_flat.entities);
     perform atm_internal.insert_plan(v_root.root_no, v_part_no, v_command.command_no, p_epoch, clock_timestamp(), p_plan,
                                      row(v_flat.nodes, v_flat.tasks, '{}'::atm_internal.plan_entity[], v_flat.generated)::atm_internal.flat_plan);
@@ -371,20 +378,28 @@ Locks the root.$$;
 -- Holds of an addition join those of the root; the stronger access wins.
 create or replace function atm_internal.merge_holds(p_root_no bigint, p_entities atm_internal.plan_entity[]) returns void
 language plpgsql as $$
+declare
+  v_new record;
 begin
-  -- One statement, in the order of the keys: two additions that want the same entities cannot wait for each other.
-  insert into atm_internal.hold as h (root_no, entity_type, entity_id, access, command_nos, task_nos)
-  select p_root_no, e.entity_type, e.entity_id, max(e.access),
-         coalesce(array_agg(distinct e.command_no) filter (where e.command_no is not null), '{}'),
-         coalesce(array_agg(distinct e.task_no) filter (where e.task_no is not null), '{}')
-    from unnest(p_entities) e
-   group by e.entity_type, e.entity_id
+  -- One by one in the order of the keys: two additions that want the same entities cannot wait for each other.
+  for v_new in
+    select e.entity_type, e.entity_id, max(e.access) as access,
+           array_agg(distinct e.command_no) filter (where e.command_no is not null) as command_nos,
+           array_agg(distinct e.task_no) filter (where e.task_no is not null) as task_nos
+      from unnest(p_entities) e
+     group by e.entity_type, e.entity_id
    order by e.entity_type, e.entity_id
-  on conflict (root_no, entity_type, entity_id) do update set
-    access      = greatest(h.access, excluded.access),
-    command_nos = h.command_nos || excluded.command_nos,
-    task_nos    = h.task_nos || excluded.task_nos
-    where not (excluded.command_nos <@ h.command_nos and excluded.task_nos <@ h.task_nos);
+  loop
+    update atm_internal.hold h set
+      access      = greatest(h.access, v_new.access),
+      command_nos = h.command_nos || v_new.command_nos,
+      task_nos    = h.task_nos || v_new.task_nos
+     where h.root_no = p_root_no and h.entity_type = v_new.entity_type and h.entity_id = v_new.entity_id;
+    if not found then
+      insert into atm_internal.hold (root_no, entity_type, entity_id, access, command_nos, task_nos)
+      values (p_root_no, v_new.entity_type, v_new.entity_id, v_new.access, v_new.command_nos, v_new.task_nos);
+    end if;
+  end loop;
 end
 $$;
 

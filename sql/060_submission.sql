@@ -20,8 +20,7 @@ begin
   if not atm_internal.is_current(p_epoch) then
     perform atm_internal.refuse_epoch(p_epoch);
   end if;
-  update atm_internal.task t set state = 'submitting', announced_at = clock_timestamp()
-   where t.task_id = any (p_task_ids) and t.epoch = p_epoch and t.state = 'planned';
+  perform atm_internal.announce(p_epoch, p_task_ids);
   return query
     select t.task_id, t.state::text
       from unnest(p_task_ids) with ordinality x (task_id, n)
@@ -37,6 +36,16 @@ only once per engine process: a repeated call returns submitting again.
   task_ids  the tasks
 Returns task_id and state in the given order; a task that was aborted meanwhile is done.
 Errors: AT001 NULL; AT008 no such live task; AT201 stale epoch or another engine's task. Locks the tasks in the order of their ids.$$;
+
+-- Announces those of the tasks that are planned.
+create or replace function atm_internal.announce(p_epoch bigint, p_task_ids uuid[]) returns void
+language plpgsql as $$
+begin
+  perform from atm_internal.task t where t.task_id = any (p_task_ids) order by t.task_id for no key update;
+  update atm_internal.task t set state = 'submitting', announced_at = clock_timestamp()
+   where t.task_id = any (p_task_ids) and t.epoch = p_epoch and t.state = 'planned';
+end
+$$;
 
 -- Raises unless all tasks exist and belong to the engine of p_epoch.
 create or replace function atm_internal.require_own_tasks(p_epoch bigint, p_task_ids uuid[]) returns void
@@ -70,28 +79,37 @@ declare
   p_task_id alias for $2;
   p_vdsm_task_id alias for $3;
   p_next alias for $4;
+  v_bound boolean;
+  v_changed integer;
+  v_next uuid;
 begin
   if num_nulls(p_epoch, p_task_id, p_vdsm_task_id, p_next) > 0 then
     perform atm_internal.refuse_null('bind_task', jsonb_build_object(
       'epoch', p_epoch, 'task_id', p_task_id, 'vdsm_task_id', p_vdsm_task_id, 'submit_next', p_next));
   end if;
-  if exists (select from atm_internal.task t where t.vdsm_task_id = p_vdsm_task_id and t.task_id <> p_task_id) then
-    raise exception 'VDSM task % is bound to another task', p_vdsm_task_id
-      using errcode = 'AT105', hint = 'See atm.tasks where vdsm_task_id is this.';
-  end if;
   -- One statement binds the one and announces the others.
-  update atm_internal.task t set
-    state        = case when t.task_id = p_task_id then 'running' else 'submitting' end::atm_internal.task_state,
-    vdsm_task_id = case when t.task_id = p_task_id then p_vdsm_task_id end,
-    bound_at     = case when t.task_id = p_task_id then clock_timestamp() end,
-    announced_at = case when t.task_id = p_task_id then t.announced_at else clock_timestamp() end
-   where (t.task_id = p_task_id and t.state = 'submitting' or t.task_id = any (p_next) and t.state = 'planned')
-     and t.epoch = p_epoch
-     and exists (select from atm_internal.engine e where e.epoch = p_epoch);
-  if not exists (select from atm_internal.task t join atm_internal.engine e on e.epoch = t.epoch
-                  where t.task_id = p_task_id and t.vdsm_task_id = p_vdsm_task_id and t.epoch = p_epoch)
-  then
-    perform atm_internal.bind_in_doubt(p_epoch, p_task_id, p_vdsm_task_id);
+  with changed as (
+    update atm_internal.task t set
+      state        = case when t.task_id = p_task_id then 'running' else 'submitting' end::atm_internal.task_state,
+      vdsm_task_id = case when t.task_id = p_task_id then p_vdsm_task_id end,
+      bound_at     = case when t.task_id = p_task_id then clock_timestamp() end,
+      announced_at = case when t.task_id = p_task_id then t.announced_at else clock_timestamp() end
+     where t.task_id = any (p_task_id || p_next)
+       and t.state = case when t.task_id = p_task_id then 'submitting' else 'planned' end::atm_internal.task_state
+       and t.epoch = p_epoch
+       and exists (select from atm_internal.engine e where e.epoch = p_epoch)
+       and not exists (select from atm_internal.task b where b.vdsm_task_id = p_vdsm_task_id)
+    returning t.task_id
+  )
+  select count(*), coalesce(bool_or(c.task_id = p_task_id), false) into v_changed, v_bound from changed c;
+  if v_bound and v_changed = 1 + cardinality(p_next) then
+    return next row(p_task_id, 'running')::atm.task_state;
+    foreach v_next in array p_next loop
+      return next row(v_next, 'submitting')::atm.task_state;
+    end loop;
+    return;
+  elsif not v_bound then
+    perform atm_internal.bind_seldom(p_epoch, p_task_id, p_vdsm_task_id, p_next);
   end if;
   return query
     select t.task_id, t.state::text from atm_internal.task t where t.task_id = p_task_id
@@ -114,24 +132,31 @@ Errors: AT001 NULL; AT008 no such live task; AT104 the task was never announced,
 task; AT201 stale epoch. Locks the task, no root.$$;
 
 -- The seldom cases of a bind: a task in doubt, a repeated bind, and everything that is refused.
-create or replace function atm_internal.bind_in_doubt(p_epoch bigint, p_task_id uuid, p_vdsm_task_id uuid) returns void
+create or replace function atm_internal.bind_seldom(
+  p_epoch bigint, p_task_id uuid, p_vdsm_task_id uuid, p_next uuid[]
+) returns void
 language plpgsql as $$
 declare
   v_task atm_internal.task;
 begin
   if not atm_internal.is_current(p_epoch) then
     perform atm_internal.refuse_epoch(p_epoch);
+  elsif exists (select from atm_internal.task t where t.vdsm_task_id = p_vdsm_task_id and t.task_id <> p_task_id) then
+    raise exception 'VDSM task % is bound to another task', p_vdsm_task_id
+      using errcode = 'AT105', hint = 'See atm.tasks where vdsm_task_id is this.';
   end if;
   perform atm_internal.require_own_tasks(p_epoch, array[p_task_id]);
   select t.* into v_task from atm_internal.task t where t.task_id = p_task_id for no key update;
   if not atm_internal.is_current(p_epoch) then    -- start_engine had the lock
     perform atm_internal.refuse_epoch(p_epoch);
   elsif v_task.vdsm_task_id = p_vdsm_task_id then
+    perform atm_internal.announce(p_epoch, p_next);
     return;
-  elsif v_task.state = 'in_doubt' and v_task.epoch = p_epoch then
+  elsif v_task.state in ('submitting', 'in_doubt') and v_task.epoch = p_epoch then
     update atm_internal.task t set state = 'running', vdsm_task_id = p_vdsm_task_id, bound_at = clock_timestamp()
      where t.task_id = p_task_id;
     delete from atm_internal.watch w where w.root_no = v_task.root_no and w.task_no = v_task.task_no and w.kind = 'doubt';
+    perform atm_internal.announce(p_epoch, p_next);
     return;
   end if;
   raise exception 'task % is %: it cannot be bound to VDSM task %', p_task_id,

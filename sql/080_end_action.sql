@@ -53,7 +53,7 @@ begin
   end if;
   return query
     select c.command_id, c.action_type, r.outcome::text, r.attempt, r.token, r.due_at,
-           coalesce(p.document -> 'parameters', '{}'), atm_internal.ended_tasks(r.root_no)
+           coalesce(p.document -> 'parameters', '{}'), atm_internal.ended_tasks(r.root_no, r.created_at)
       from atm_internal.root r
       join atm_internal.command c on c.root_no = r.root_no and c.command_no = 0
       join atm_internal.plan p on p.root_no = r.root_no and p.part_no = 0 and p.planned_at = r.created_at
@@ -83,7 +83,7 @@ end
 $$;
 
 -- The tasks of a root in plan order, with what they were planned with.
-create or replace function atm_internal.ended_tasks(p_root_no bigint) returns jsonb
+create or replace function atm_internal.ended_tasks(p_root_no bigint, p_planned_at timestamptz) returns jsonb
 language sql stable as $$
   select coalesce(jsonb_agg(jsonb_build_object(
            'task_id', t.task_id, 'command_id', c.command_id, 'action_type', c.action_type, 'task_type', t.task_type,
@@ -93,21 +93,14 @@ language sql stable as $$
     from atm_internal.task t
     join atm_internal.command c on c.root_no = t.root_no and c.command_no = t.command_no
     join atm_internal.pool p on p.pool_no = t.pool_no
-    left join atm_internal.task_parameters(p_root_no) d on d.task_no = t.task_no
+    left join (
+      select (row_number() over (order by a.part_no, x.n))::integer - 1 as task_no, x.parameters
+        from atm_internal.plan a
+       cross join lateral unnest(atm_internal.plan_parameters(a.document, a.part_no = 0)) with ordinality x (parameters, n)
+       -- The times keep the partitions of other months out.
+       where a.root_no = p_root_no and a.planned_at between p_planned_at and clock_timestamp()
+    ) d on d.task_no = t.task_no
    where t.root_no = p_root_no
-$$;
-
--- The parameters of a root's tasks, read again from the documents it was planned with.
-create or replace function atm_internal.task_parameters(p_root_no bigint)
-returns table (task_no integer, parameters jsonb)
-language sql stable as $$
-  with part as (
-    select p.part_no, (atm_internal.flatten_plan(p.document, case when p.part_no > 0 then 0 end)).tasks as tasks
-      from atm_internal.plan p
-     where p.root_no = p_root_no
-  )
-  select (row_number() over (order by a.part_no, t.task_no))::integer - 1, t.parameters
-    from part a cross join lateral unnest(a.tasks) t
 $$;
 
 -- Locks the root of a claim token.
@@ -267,7 +260,6 @@ create or replace function atm_internal.count_cleared(p_root_nos bigint[], p_cle
 language plpgsql as $$
 declare
   v_over bigint[];
-  v_root_no bigint;
 begin
   with counted as (
     update atm_internal.root r set uncleared = r.uncleared - x.cleared
@@ -276,26 +268,6 @@ begin
     returning r.root_no, r.uncleared
   )
   select array_agg(c.root_no) filter (where c.uncleared = 0) into v_over from counted c;
-  if v_over is null then
-    return;
-  end if;
-  begin
-    perform atm_internal.archive(v_over);
-  exception
-    when serialization_failure or deadlock_detected then
-      raise;
-    when others then
-      -- Some root cannot be archived: it is set aside, the others go.
-      foreach v_root_no in array v_over loop
-        begin
-          perform atm_internal.archive(array[v_root_no]);
-        exception
-          when serialization_failure or deadlock_detected then
-            raise;
-          when others then
-            perform atm_internal.set_root_aside(v_root_no, sqlstate, sqlerrm);
-        end;
-      end loop;
-  end;
+  perform atm_internal.archive_apart(v_over);
 end
 $$;

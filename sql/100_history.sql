@@ -3,31 +3,41 @@
 -- Its document lies in atm_internal.plan since it was planned; what became of it is one row in atm_internal.history. Both are
 -- partitioned by month and lose their oldest rows by dropping partitions. Rows are deleted in sets, children first.
 
+-- p_root_nos: locked roots that have ended and of which VDSM has, now at the latest, forgotten every task.
 create or replace function atm_internal.archive(p_root_nos bigint[]) returns void
 language plpgsql as $$
 begin
   insert into atm_internal.history (
     archived_at, root_no, command_id, action_type, engine_name, epoch, planned_at, ready_at, ended_at, outcome, aborted, attempts,
-    claimed_at, token, notes, vdsm_task_ids, tasks)
+    claimed_at, token, notes, task_ids, command_nos, pool_nos, task_types, outcomes, vdsm_task_ids, vdsm_states, vdsm_results, vdsm_codes,
+    vdsm_messages, announced_at, bound_at, done_at, cleared_at)
   select clock_timestamp(), r.root_no, c.command_id, c.action_type, e.engine_name, r.epoch, r.created_at, r.ready_at, r.ended_at,
          r.outcome, r.aborted, r.attempt, r.claimed_at, r.last_token,
          coalesce((select jsonb_agg(jsonb_strip_nulls(to_jsonb(n) - 'root_no') order by n.at) from atm_internal.note n where n.root_no = r.root_no), '[]'),
-         t.vdsm_task_ids, t.tasks
+         coalesce(t.task_ids, '{}'), coalesce(t.command_nos, '{}'), coalesce(t.pool_nos, '{}'), coalesce(t.task_types, '{}'),
+         coalesce(t.outcomes, '{}'), coalesce(t.vdsm_task_ids, '{}'), coalesce(t.vdsm_states, '{}'), coalesce(t.vdsm_results, '{}'),
+         coalesce(t.vdsm_codes, '{}'), coalesce(t.vdsm_messages, '{}'), coalesce(t.announced_at, '{}'), coalesce(t.bound_at, '{}'),
+         coalesce(t.done_at, '{}'), coalesce(t.cleared_at, '{}')
     from atm_internal.root r
     join atm_internal.command c on c.root_no = r.root_no and c.command_no = 0
     join atm_internal.engine e on e.epoch = r.epoch
-   cross join lateral (
-     select coalesce(array_agg(t.vdsm_task_id) filter (where t.vdsm_task_id is not null), '{}') as vdsm_task_ids,
-            coalesce(jsonb_agg(jsonb_build_array(
-              t.task_id, t.command_no, t.pool_no, t.task_type, t.outcome, t.vdsm_task_id, t.vdsm_state, t.vdsm_result, t.vdsm_code,
-              t.vdsm_message, t.announced_at, t.bound_at, t.done_at, t.cleared_at) order by t.task_no), '[]') as tasks
-       from atm_internal.task t where t.root_no = r.root_no) t
+    left join (
+      select t.root_no,
+             array_agg(t.task_id) as task_ids, array_agg(t.command_no) as command_nos, array_agg(t.pool_no) as pool_nos,
+             array_agg(t.task_type) as task_types, array_agg(t.outcome) as outcomes, array_agg(t.vdsm_task_id) as vdsm_task_ids,
+             array_agg(t.vdsm_state) as vdsm_states, array_agg(t.vdsm_result) as vdsm_results, array_agg(t.vdsm_code) as vdsm_codes,
+             array_agg(t.vdsm_message) as vdsm_messages, array_agg(t.announced_at) as announced_at, array_agg(t.bound_at) as bound_at,
+             array_agg(t.done_at) as done_at, array_agg(coalesce(t.cleared_at, clock_timestamp())) as cleared_at
+        from (select * from atm_internal.task t where t.root_no = any (p_root_nos) order by t.root_no, t.task_no) t
+       group by t.root_no) t on t.root_no = r.root_no
    where r.root_no = any (p_root_nos);
 
   -- An orphan outlives the commands that may have caused it.
-  update atm_internal.unknown u set suspected = true
-   where exists (select from atm_internal.live_suspect s where s.vdsm_task_id = u.vdsm_task_id and s.root_no = any (p_root_nos));
-  delete from atm_internal.suspect s where s.root_no = any (p_root_nos);
+  if exists (select from atm_internal.suspect s where s.root_no = any (p_root_nos)) then
+    update atm_internal.unknown u set suspected = true
+     where exists (select from atm_internal.live_suspect s where s.vdsm_task_id = u.vdsm_task_id and s.root_no = any (p_root_nos));
+    delete from atm_internal.suspect s where s.root_no = any (p_root_nos);
+  end if;
   delete from atm_internal.watch w where w.root_no = any (p_root_nos);
   delete from atm_internal.note n where n.root_no = any (p_root_nos);
   delete from atm_internal.set_aside a where a.root_no = any (p_root_nos);
@@ -36,6 +46,50 @@ begin
   delete from atm_internal.command c where c.root_no = any (p_root_nos);
   delete from atm_internal.root r where r.root_no = any (p_root_nos);
 end
+$$;
+
+-- The same; when some root raises an error, each on its own, and those that raise are set aside.
+create or replace function atm_internal.archive_apart(p_root_nos bigint[]) returns void
+language plpgsql as $$
+declare
+  v_root_no bigint;
+begin
+  if p_root_nos is null then
+    return;
+  end if;
+  perform atm_internal.archive(p_root_nos);
+exception
+  when serialization_failure or deadlock_detected then
+    raise;
+  when others then
+    foreach v_root_no in array p_root_nos loop
+      begin
+        perform atm_internal.archive(array[v_root_no]);
+      exception
+        when serialization_failure or deadlock_detected then
+          raise;
+        when others then
+          -- What VDSM has confirmed stays known.
+          update atm_internal.task t set cleared_at = clock_timestamp() where t.root_no = v_root_no and t.cleared_at is null;
+          update atm_internal.root r set uncleared = 0 where r.root_no = v_root_no;
+          perform atm_internal.set_root_aside(v_root_no, sqlstate, sqlerrm);
+      end;
+    end loop;
+end
+$$;
+
+-- The tasks of a command in the history.
+create or replace function atm_internal.tasks_over(p_over atm_internal.history)
+returns table (task_no integer, task_id uuid, task_type text, outcome atm_internal.task_outcome, vdsm_task_id uuid, vdsm_state text,
+               vdsm_result text, vdsm_code integer, vdsm_message text, announced_at timestamptz, bound_at timestamptz,
+               done_at timestamptz, cleared_at timestamptz)
+language sql stable as $$
+  select (t.n - 1)::integer, t.task_id, t.task_type, t.outcome, t.vdsm_task_id, t.vdsm_state, t.vdsm_result, t.vdsm_code, t.vdsm_message,
+         t.announced_at, t.bound_at, t.done_at, t.cleared_at
+    from unnest((p_over).task_ids, (p_over).task_types, (p_over).outcomes, (p_over).vdsm_task_ids, (p_over).vdsm_states,
+                (p_over).vdsm_results, (p_over).vdsm_codes, (p_over).vdsm_messages, (p_over).announced_at, (p_over).bound_at,
+                (p_over).done_at, (p_over).cleared_at) with ordinality
+      t (task_id, task_type, outcome, vdsm_task_id, vdsm_state, vdsm_result, vdsm_code, vdsm_message, announced_at, bound_at, done_at, cleared_at, n)
 $$;
 
 -- Makes the partitions of the coming months; rows that a default partition has meanwhile taken are moved.

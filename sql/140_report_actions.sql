@@ -12,6 +12,7 @@ declare
   p_storage_pool_id alias for $2;
   p_actions alias for $3;
   v_poll atm_internal.pool_poll;
+  v_over bigint[];
   v_root_nos bigint[];
   v_cleared integer[];
   v_applied integer := 0;
@@ -30,15 +31,19 @@ begin
     select distinct t.root_no
       from jsonb_to_recordset(p_actions) a (vdsm_task_id uuid, action text)
       join atm_internal.task t on t.vdsm_task_id = a.vdsm_task_id and t.pool_no = v_poll.pool_no));
-  with act as (
-    select t.root_no, t.task_no, a.action, a.ok, a.code
+  with act as materialized (
+    select distinct t.root_no, t.task_no, a.action, a.ok, a.code
       from jsonb_to_recordset(p_actions) a (vdsm_task_id uuid, action text, ok boolean, code integer)
       join atm_internal.task t on t.vdsm_task_id = a.vdsm_task_id and t.pool_no = v_poll.pool_no
-  ), cleared as (
+  ), clearing as materialized (
+    select t.root_no, t.task_no, count(*) over (partition by t.root_no) = r.uncleared as is_over
+      from act a
+      join atm_internal.task t on t.root_no = a.root_no and t.task_no = a.task_no and t.cleared_at is null and t.state = 'done'
+      join atm_internal.root r on r.root_no = t.root_no and r.state = 'ended'
+     where a.action = 'clear' and a.ok
+  ), cleared as (    -- a root whose last tasks are among these is archived below, so its rows need not be written first
     update atm_internal.task t set cleared_at = clock_timestamp()
-      from act a, atm_internal.root r
-     where t.root_no = a.root_no and t.task_no = a.task_no and a.action = 'clear' and a.ok
-       and t.cleared_at is null and t.state = 'done' and r.root_no = t.root_no and r.state = 'ended'
+      from clearing c where t.root_no = c.root_no and t.task_no = c.task_no and not c.is_over
     returning t.root_no
   ), reverted as (
     delete from atm_internal.watch w using act a
@@ -58,9 +63,12 @@ begin
             union all select s.root_no, 0 from stopping s) x
      group by x.root_no
   )
-  select array_agg(p.root_no), array_agg(p.cleared), coalesce(sum(p.applied), 0)
-    into v_root_nos, v_cleared, v_applied
+  select array_agg(p.root_no), array_agg(p.cleared),
+         coalesce(sum(p.applied), 0) + (select count(*) from clearing c where c.is_over),
+         (select array_agg(distinct c.root_no) from clearing c where c.is_over)
+    into v_root_nos, v_cleared, v_applied, v_over
     from per_root p;
+  perform atm_internal.archive_apart(v_over);
   if v_root_nos is not null then
     perform atm_internal.count_cleared(v_root_nos, v_cleared);
     perform atm_internal.end_reverted(v_root_nos);

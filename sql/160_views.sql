@@ -77,9 +77,10 @@ create or replace view atm.history as
 select h.command_id, h.action_type, h.outcome::text as outcome, h.engine_name, h.planned_at, h.ended_at,
        date_trunc('milliseconds', h.ended_at - h.planned_at) as took, h.attempts, h.aborted,
        (select jsonb_agg(jsonb_build_object(
-          'task_id', t ->> 0, 'task_type', t ->> 3, 'outcome', t ->> 4, 'vdsm_task_id', t ->> 5, 'vdsm_state', t ->> 6, 'vdsm_result', t ->> 7,
-          'vdsm_code', t -> 8, 'vdsm_message', t ->> 9, 'announced_at', t ->> 10, 'bound_at', t ->> 11, 'done_at', t ->> 12, 'cleared_at', t ->> 13))
-          from jsonb_array_elements(h.tasks) t) as tasks,
+          'task_id', t.task_id, 'task_type', t.task_type, 'outcome', t.outcome, 'vdsm_task_id', t.vdsm_task_id, 'vdsm_state', t.vdsm_state,
+          'vdsm_result', t.vdsm_result, 'vdsm_code', t.vdsm_code, 'vdsm_message', t.vdsm_message, 'announced_at', t.announced_at,
+          'bound_at', t.bound_at, 'done_at', t.done_at, 'cleared_at', t.cleared_at) order by t.task_no)
+          from atm_internal.tasks_over(h) t) as tasks,
        h.notes, p.document as plan, h.epoch, h.ready_at, h.claimed_at, h.archived_at
   from atm_internal.history h
   left join atm_internal.plan p on p.root_no = h.root_no and p.part_no = 0 and p.planned_at = h.planned_at;

@@ -115,25 +115,25 @@ returns table (at timestamptz, what text, who text, detail text)
 language sql stable as $$
   select x.at, x.what, x.who, x.detail
     from (values
-      ((p_over).planned_at, 'planned', (p_over).engine_name, format('%s %s, %s tasks', (p_over).action_type, (p_over).command_id, jsonb_array_length((p_over).tasks))),
+      ((p_over).planned_at, 'planned', (p_over).engine_name, format('%s %s, %s tasks', (p_over).action_type, (p_over).command_id, cardinality((p_over).task_ids))),
       ((p_over).ready_at, 'ready', null, (p_over).outcome::text),
       ((p_over).claimed_at, 'endAction claimed', (p_over).engine_name, format('attempt %s', (p_over).attempts)),
       ((p_over).ended_at, 'ended', null, (p_over).outcome::text),
       ((p_over).archived_at, 'cleared, in the history', null, null)) x (at, what, who, detail)
    where x.at is not null
   union all
-  select x.at::timestamptz, x.what, x.who, format('%s %s%s', t ->> 3, t ->> 0, x.detail)
-    from jsonb_array_elements((p_over).tasks) with ordinality o (t, task_no)
+  select x.at, x.what, x.who, format('%s %s%s', t.task_type, t.task_id, x.detail)
+    from atm_internal.tasks_over(p_over) t
    cross join lateral (values
-     (t ->> 10, 'submitted', (p_over).engine_name, ''),
-     (t ->> 11, 'bound', (p_over).engine_name, format(' to VDSM task %s', t ->> 5)),
-     (t ->> 12, 'done', atm_internal.ended_by(t ->> 4, (t ->> 5)::uuid, (t ->> 12)::timestamptz, (o.task_no - 1)::integer, (p_over).engine_name, (p_over).notes),
-      format(': %s%s', t ->> 4, atm_internal.vdsm_said(t ->> 6, t ->> 7, t ->> 8, t ->> 9))),
-     (case when t ->> 5 is not null then t ->> 13 end, 'cleared', 'poller', '')) x (at, what, who, detail)
+     (t.announced_at, 'submitted', (p_over).engine_name, ''),
+     (t.bound_at, 'bound', (p_over).engine_name, format(' to VDSM task %s', t.vdsm_task_id)),
+     (t.done_at, 'done', atm_internal.ended_by(t.outcome::text, t.vdsm_task_id, t.done_at, t.task_no, (p_over).engine_name, (p_over).notes),
+      format(': %s%s', t.outcome, atm_internal.vdsm_said(t.vdsm_state, t.vdsm_result, t.vdsm_code::text, t.vdsm_message))),
+     (case when t.vdsm_task_id is not null then t.cleared_at end, 'cleared', 'poller', '')) x (at, what, who, detail)
    where x.at is not null
   union all
   select (n ->> 'at')::timestamptz, n ->> 'event', n ->> 'who',
-         concat_ws(': ', (p_over).tasks -> (n ->> 'task_no')::integer ->> 0, n ->> 'message')
+         concat_ws(': ', (p_over).task_ids[(n ->> 'task_no')::integer + 1], n ->> 'message')
     from jsonb_array_elements((p_over).notes) n
 $$;
 

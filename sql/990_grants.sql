@@ -1,4 +1,4 @@
--- Owners and grants, as data.
+-- Owners and grants, as data; and two settings of the planner.
 --
 -- Each role gets what one kind of user needs; the roles are siblings. Functions run as atm_owner with a pinned
 -- search_path; nothing is granted to PUBLIC, and nobody but the owner touches a table.
@@ -15,6 +15,17 @@ begin
   loop
     execute format('alter function %s owner to atm_owner', v_object.name);
     execute format('revoke all on function %s from public', v_object.name);
+  end loop;
+  -- The live tables are small most of the time, and the planner remembers it: a plan made then, of a function or of a
+  -- foreign key, would scan whole tables in a burst of commands. Every query here has an index, so one plan serves
+  -- all arguments, and need not be made again for each call.
+  for v_object in
+    select p.oid::regprocedure as name
+      from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+     where n.nspname = 'atm' and p.prosecdef
+  loop
+    execute format('alter function %s set enable_seqscan = off', v_object.name);
+    execute format('alter function %s set plan_cache_mode = force_generic_plan', v_object.name);
   end loop;
   for v_object in
     select c.oid::regclass as name

@@ -98,7 +98,7 @@ def test_security_definers_have_the_pinned_search_path(db: Connection) -> None:
         " and p.pronamespace::regnamespace::text in ('atm', 'atm_internal')"
     ).fetchall()
     assert len(definers) > 30
-    assert [name for name, c in definers if c != ["search_path=pg_catalog, pg_temp"]] == []
+    assert [name for name, c in definers if "search_path=pg_catalog, pg_temp" not in c] == []
 
 
 def test_everything_public_is_commented(db: Connection) -> None:
