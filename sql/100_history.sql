@@ -78,20 +78,6 @@ exception
 end
 $$;
 
--- The tasks of a command in the history.
-create or replace function atm_internal.tasks_over(p_over atm_internal.history)
-returns table (task_no integer, task_id uuid, task_type text, outcome atm_internal.task_outcome, vdsm_task_id uuid, vdsm_state text,
-               vdsm_result text, vdsm_code integer, vdsm_message text, announced_at timestamptz, bound_at timestamptz,
-               done_at timestamptz, cleared_at timestamptz)
-language sql stable as $$
-  select (t.n - 1)::integer, t.task_id, t.task_type, t.outcome, t.vdsm_task_id, t.vdsm_state, t.vdsm_result, t.vdsm_code, t.vdsm_message,
-         t.announced_at, t.bound_at, t.done_at, t.cleared_at
-    from unnest((p_over).task_ids, (p_over).task_types, (p_over).outcomes, (p_over).vdsm_task_ids, (p_over).vdsm_states,
-                (p_over).vdsm_results, (p_over).vdsm_codes, (p_over).vdsm_messages, (p_over).announced_at, (p_over).bound_at,
-                (p_over).done_at, (p_over).cleared_at) with ordinality
-      t (task_id, task_type, outcome, vdsm_task_id, vdsm_state, vdsm_result, vdsm_code, vdsm_message, announced_at, bound_at, done_at, cleared_at, n)
-$$;
-
 -- Makes the partitions of the coming months; rows that a default partition has meanwhile taken are moved.
 create or replace function atm.ensure_partitions(months_ahead integer default 3) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

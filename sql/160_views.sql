@@ -73,6 +73,17 @@ select u.vdsm_task_id, p.pool_name, u.vdsm_state, u.vdsm_result,
      from atm_internal.live_suspect s where s.vdsm_task_id = u.vdsm_task_id) s;
 comment on view atm.orphans is 'VDSM tasks that no task here is bound to, and what happens with them.';
 
+create or replace view atm.history_tasks as
+select h.command_id, h.action_type, t.task_type, t.outcome::text as outcome, t.vdsm_state, t.vdsm_result, t.vdsm_code, t.vdsm_message,
+       h.ended_at, t.done_at, t.task_id, t.vdsm_task_id, t.announced_at, t.bound_at, t.cleared_at,
+       h.outcome::text as command_outcome, h.engine_name, (t.n - 1)::integer as task_no
+  from atm_internal.history h
+ cross join lateral unnest(
+   h.task_ids, h.task_types, h.outcomes, h.vdsm_task_ids, h.vdsm_states, h.vdsm_results, h.vdsm_codes, h.vdsm_messages,
+   h.announced_at, h.bound_at, h.done_at, h.cleared_at) with ordinality
+   t (task_id, task_type, outcome, vdsm_task_id, vdsm_state, vdsm_result, vdsm_code, vdsm_message, announced_at, bound_at, done_at, cleared_at, n);
+comment on view atm.history_tasks is 'The tasks of ended and cleared commands, one row each, with what VDSM said of them.';
+
 create or replace view atm.history as
 select h.command_id, h.action_type, h.outcome::text as outcome, h.engine_name, h.planned_at, h.ended_at,
        date_trunc('milliseconds', h.ended_at - h.planned_at) as took, h.attempts, h.aborted,
@@ -80,21 +91,11 @@ select h.command_id, h.action_type, h.outcome::text as outcome, h.engine_name, h
           'task_id', t.task_id, 'task_type', t.task_type, 'outcome', t.outcome, 'vdsm_task_id', t.vdsm_task_id, 'vdsm_state', t.vdsm_state,
           'vdsm_result', t.vdsm_result, 'vdsm_code', t.vdsm_code, 'vdsm_message', t.vdsm_message, 'announced_at', t.announced_at,
           'bound_at', t.bound_at, 'done_at', t.done_at, 'cleared_at', t.cleared_at) order by t.task_no)
-          from atm_internal.tasks_over(h) t) as tasks,
+          from atm.history_tasks t where t.command_id = h.command_id and t.ended_at = h.ended_at) as tasks,
        h.notes, p.document as plan, h.epoch, h.ready_at, h.claimed_at, h.archived_at
   from atm_internal.history h
   left join atm_internal.plan p on p.root_no = h.root_no and p.part_no = 0 and p.planned_at = h.planned_at;
 comment on view atm.history is 'Ended and cleared commands: tasks with what VDSM said, notes of what was uncommon, and the plan as it was given.';
-
-create or replace view atm.history_tasks as
-select h.command_id, h.action_type, t.task_type, t.outcome, t.vdsm_state, t.vdsm_result, t.vdsm_code, t.vdsm_message,
-       h.ended_at, t.done_at, t.task_id, t.vdsm_task_id, t.announced_at, t.bound_at, t.cleared_at,
-       h.outcome as command_outcome, h.engine_name
-  from atm.history h
- cross join lateral jsonb_to_recordset(h.tasks) t (
-   task_id uuid, task_type text, outcome text, vdsm_task_id uuid, vdsm_state text, vdsm_result text, vdsm_code integer,
-   vdsm_message text, announced_at timestamptz, bound_at timestamptz, done_at timestamptz, cleared_at timestamptz);
-comment on view atm.history_tasks is 'The tasks of ended and cleared commands, one row each, with what VDSM said of them.';
 
 create or replace view atm.engines as
 select e.engine_name, e.epoch, date_trunc('second', clock_timestamp() - e.started_at) as age,

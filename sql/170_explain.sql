@@ -123,7 +123,7 @@ language sql stable as $$
    where x.at is not null
   union all
   select x.at, x.what, x.who, format('%s %s%s', t.task_type, t.task_id, x.detail)
-    from atm_internal.tasks_over(p_over) t
+    from (select * from atm.history_tasks t where t.command_id = (p_over).command_id and t.ended_at = (p_over).ended_at) t
    cross join lateral (values
      (t.announced_at, 'submitted', (p_over).engine_name, ''),
      (t.bound_at, 'bound', (p_over).engine_name, format(' to VDSM task %s', t.vdsm_task_id)),
