@@ -1,6 +1,6 @@
 -- Sets every time that pyatm has stored back by an interval, as if that long had passed since.
 --
--- Works on whatever tables there are: each column of type timestamptz, and times inside jsonb.
+-- Works on whatever tables there are: each column of type timestamptz, arrays of them, and times inside jsonb.
 
 create or replace function pg_temp.earlier(p_document jsonb, p_by interval) returns jsonb
 language plpgsql as $$
@@ -27,11 +27,13 @@ begin
   for v_table in
     select c.oid::regclass as name,
            string_agg(case a.atttypid when 'jsonb'::regtype then format('%1$I = pg_temp.earlier(%1$I, %2$L)', a.attname, p_by)
+                                      when 'timestamptz[]'::regtype
+                                      then format('%1$I = array(select x - %2$L::interval from unnest(%1$I) with ordinality u (x, n) order by n)', a.attname, p_by)
                                       else format('%1$I = %1$I - %2$L::interval', a.attname, p_by) end, ', ') as changes
       from pg_class c
       join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'atm_internal'
       join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-                         and a.atttypid in ('timestamptz'::regtype, 'jsonb'::regtype)
+                         and a.atttypid in ('timestamptz'::regtype, 'timestamptz[]'::regtype, 'jsonb'::regtype)
      where c.relkind in ('r', 'p') and not c.relispartition
      group by c.oid
   loop
