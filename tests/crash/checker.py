@@ -237,6 +237,7 @@ def fenced(evidence: Evidence) -> Iterator[Violation]:
             )
     for root in evidence.ended.values():
         yield from _late_binds(evidence, root.root)
+    yield from _late_effects(evidence)
 
 
 def _late_binds(evidence: Evidence, root: str) -> Iterator[Violation]:
@@ -255,6 +256,20 @@ def _late_binds(evidence: Evidence, root: str) -> Iterator[Violation]:
             yield Violation(5, task.task_id, "bound by an incarnation that was fenced")
 
 
+def _late_effects(evidence: Evidence) -> Iterator[Violation]:
+    """A fenced incarnation's claims are taken back."""
+    epochs = {(claim.root, claim.token): claim.epoch for claim in evidence.claims}
+    for effect in evidence.effects:
+        epoch = epochs.get((effect.root, effect.token), 0)
+        planned = evidence.planned.get(effect.root)
+        if not epoch or planned is None:
+            continue
+        for start in evidence.starts:
+            if start.engine == planned.engine and start.epoch > epoch and start.at < effect.at:
+                yield Violation(5, effect.root, f"took effect with a claim of epoch {epoch}")
+                break
+
+
 def compensation(evidence: Evidence, tasks: dict[str, VdsmTask]) -> Iterator[Violation]:
     """Invariant 6."""
     by_correlation: defaultdict[str, list[VdsmTask]] = defaultdict(list)
@@ -266,16 +281,16 @@ def compensation(evidence: Evidence, tasks: dict[str, VdsmTask]) -> Iterator[Vio
         for task in planned.tasks:
             for entity in task.entities:
                 by_entity[entity].append((planned.root, task.task_id))
-    said = [(answer.entity, answer.began, "") for answer in evidence.compensable]
+    said = [(answer.entity, answer.began, answer.at, "") for answer in evidence.compensable]
     for effect in evidence.effects:
-        said += [(entity, effect.at, effect.root) for entity in effect.compensated]
-    for entity, at, ending in said:
+        said += [(entity, effect.at, effect.at, effect.root) for entity in effect.compensated]
+    for entity, began, at, ending in said:
         for root, task_id in by_entity[entity]:
             sent = evidence.sent.get(task_id, float("inf"))
             for task in by_correlation[task_id]:
                 # What was not yet announced then needs no compensation; a command that is at its
                 # end announces nothing any more.
-                counts = root == ending or min(sent, task.born) < at
+                counts = root == ending or min(sent, task.born) < began
                 if counts and task.until > at:
                     yield Violation(
                         6,

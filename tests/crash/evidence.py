@@ -129,13 +129,17 @@ class StaleAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An endAction as it was offered."""
+    """An endAction as it was offered.
+
+    Attributes:
+        epoch: of the incarnation that it was offered to, 0: not known.
+    """
 
     root: str
     token: int
     outcome: str
     task_outcomes: tuple[str | None, ...]
-    at: float
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +163,12 @@ class Compensable:
 
     Attributes:
         began: before the call.
+        at: after it.
     """
 
     entity: EntityKey
     began: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,12 +62,12 @@ SOUND = Evidence(
     writes=(Write("bind_task", "engine", 5, 101.0), Write("bind_task", "other", 7, 121.0)),
     stale=(StaleAttempt("bind_task", "AT201"), StaleAttempt("report_poll", "AT202")),
     claims=(
-        Claim("a", 11, "succeeded", ("succeeded",), 105.5),
-        Claim("b", 20, "succeeded", ("succeeded",), 115.0),
-        Claim("b", 21, "succeeded", ("succeeded",), 115.5),
+        Claim("a", 11, "succeeded", ("succeeded",), 5),
+        Claim("b", 20, "succeeded", ("succeeded",), 5),
+        Claim("b", 21, "succeeded", ("succeeded",), 5),
     ),
     refusals=(Refusal(103.0, {DISK: "shared"}, ("a",)),),
-    compensable=(Compensable(DISK, 107.0),),
+    compensable=(Compensable(DISK, 107.0, 107.0),),
     sent={"a-t": 101.0, "b-t": 111.0},
     finished={"a": 106.2, "b": 116.2},
     executed=(*life("a-v", "a-t", 101.5, 105.0), *life("b-v", "b-t", 111.5, 115.0)),
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[int, str, Evidence]] = {
     "one token was given out for two commands": (
         2,
         "given out twice",
-        doctored(claims=(*SOUND.claims, Claim("b", 11, "succeeded", ("succeeded",), 115.0))),
+        doctored(claims=(*SOUND.claims, Claim("b", 11, "succeeded", ("succeeded",), 5))),
     ),
     "an older token took effect": (
         2,
@@ -162,12 +162,12 @@ CASES: dict[str, tuple[int, str, Evidence]] = {
     "an endAction was offered with an open task": (
         2,
         "open tasks",
-        doctored(claims=(Claim("a", 11, "failed", ("succeeded", None), 105.5),)),
+        doctored(claims=(Claim("a", 11, "failed", ("succeeded", None), 5),)),
     ),
     "an endAction was offered as succeeded with a lost task": (
         2,
         "offered as succeeded",
-        doctored(claims=(Claim("a", 11, "succeeded", ("lost",), 105.5),)),
+        doctored(claims=(Claim("a", 11, "succeeded", ("lost",), 5),)),
     ),
     "an effect happened twice": (
         2,
@@ -251,6 +251,11 @@ CASES: dict[str, tuple[int, str, Evidence]] = {
         "bound by an incarnation that was fenced",
         doctored(starts=(Start("engine", 5, 90.0), Start("engine", 15, 101.0))),
     ),
+    "a fenced engine's endAction took effect": (
+        5,
+        "with a claim of epoch 5",
+        doctored(starts=(Start("engine", 5, 90.0), Start("engine", 15, 105.9))),
+    ),
     "two incarnations have one epoch": (
         5,
         "same epoch",
@@ -259,12 +264,12 @@ CASES: dict[str, tuple[int, str, Evidence]] = {
     "compensation was allowed while VDSM worked": (
         6,
         "was allowed at 104.000",
-        doctored(compensable=(Compensable(DISK, 104.0),)),
+        doctored(compensable=(Compensable(DISK, 104.0, 104.0),)),
     ),
     "compensation was allowed before a task was born late": (
         6,
         "was allowed at 101.200",
-        doctored(compensable=(Compensable(DISK, 101.2),)),
+        doctored(compensable=(Compensable(DISK, 101.2, 101.2),)),
     ),
     "an endAction compensated while VDSM worked": (
         6,
@@ -318,7 +323,12 @@ def test_a_command_that_stuck_names_is_no_violation() -> None:
 
 
 def test_what_was_not_announced_yet_needs_no_compensation() -> None:
-    assert check(doctored(compensable=(Compensable(DISK, 100.5), Compensable(DISK, 110.5)))) == []
+    assert (
+        check(
+            doctored(compensable=(Compensable(DISK, 100.5, 100.5), Compensable(DISK, 110.5, 110.5)))
+        )
+        == []
+    )
 
 
 def test_a_revert_after_the_end_does_not_undo_the_success() -> None:
