@@ -14,7 +14,7 @@ BENCH_STAMP := $(BENCH)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian kill-points model soak documents bench bench-growth bench-bloat lint format build clean
+.PHONY: help install demo test test-debian kill-points model soak chaos documents bench bench-growth bench-bloat lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -60,6 +60,9 @@ soak: $(STAMP) ## the VDSM client under random faults for MINUTES=10
 
 documents: $(STAMP) ## run the guides in docs/ and write the outputs that have changed
 	$(BIN)/python -m tests.documents $(ARGS)
+
+chaos: $(STAMP) ## kill every process at any instant for MINUTES=10 (SEED=...), and judge what is left
+	$(BIN)/python -m tests.crash --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(BENCH_STAMP) ## pyatm beside its peers, about 12 minutes; writes docs/benchmarks.md
 	$(BENCH)/bin/python -m bench.compare $(ARGS)
