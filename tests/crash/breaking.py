@@ -1,11 +1,10 @@
 """Does the faults of a schedule to a world, and starts again what ended."""
 
 import asyncio
-import os
 import random
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
@@ -59,6 +58,8 @@ class Breaker:
         self._chance = random.Random(f"harness {world.seed}")
         self._waiting_orders: list[Order] = []
         self._quiet = False
+        # A process is started and killed by threads; one at a time.
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def apply(self, fault: Fault) -> None:
         """Do one fault; one that is not possible now is left out."""
@@ -85,7 +86,8 @@ class Breaker:
         for name, host in world.hosts.items():
             if not host.running and self._due(name):
                 try:
-                    await asyncio.to_thread(host.start)
+                    async with self._turns[name]:
+                        await asyncio.to_thread(host.start)
                 except SimulatorProcessError as error:
                     self._recorder.write("not_started", name=name, reason=str(error))
                     self._delay(name, 1.0)
@@ -138,13 +140,15 @@ class Breaker:
         self._not_before[name] = time.monotonic() + seconds
 
     async def _start_database(self) -> None:
+        # Before the start: a kill during it calls for another one.
+        self._database_down = False
         try:
-            await self._world.start_database()
+            async with self._turns["database"]:
+                await self._world.start_database()
         except EmbeddedServerError as error:
             self._recorder.write("not_started", name="database", reason=str(error))
+            self._database_down = True
             self._delay("database", 0.5)
-        else:
-            self._database_down = False
 
     def _count_end(self, child: Child) -> None:
         code = child.process.returncode
@@ -212,14 +216,15 @@ class Breaker:
             children[target].end()
         elif kind == "kill simulator":
             self._delay(target, fault.seconds)
-            await asyncio.to_thread(self._world.hosts[target].kill)
+            await self._kill_host(target)
         elif kind in ("kill postmaster", "stop database"):
             self._delay("database", fault.seconds)
             self._database_down = True
             if kind == "kill postmaster":
-                self._world.kill_postmaster()
+                self._world.signal_server(self._world.database.pid, signal.SIGKILL)
             else:
-                await asyncio.to_thread(self._world.database.stop, immediate=True)
+                async with self._turns["database"]:
+                    await asyncio.to_thread(self._world.database.stop, immediate=True)
         elif kind in ("kill backend", "terminate backend"):
             await self._end_backend(signal.SIGKILL if kind == "kill backend" else signal.SIGTERM)
         elif kind == "fail over":
@@ -283,7 +288,7 @@ class Breaker:
             )
         except Exception as error:
             raise LookupError(f"no database: {error}") from None
-        os.kill(self._chance.choice([row["pid"] for row in found]), number)
+        self._world.signal_server(self._chance.choice([row["pid"] for row in found]), number)
 
     async def _fail_over(self, fault: Fault) -> None:
         """Fence the SPM of the first pool by killing it, and make the other host SPM."""
@@ -298,10 +303,14 @@ class Breaker:
             raise LookupError("no host is SPM")
         other = HOSTS[1] if spm == HOSTS[0] else HOSTS[0]
         self._delay(spm, fault.seconds + 1.0)
-        await asyncio.to_thread(self._world.hosts[spm].kill)
+        await self._kill_host(spm)
         async with control_of(self._world.hosts[other]) as control:
             await control.load(hide_seconds=fault.details["hide_seconds"])
             await control.become_spm(pool)
+
+    async def _kill_host(self, name: str) -> None:
+        async with self._turns[name]:
+            await asyncio.to_thread(self._world.hosts[name].kill)
 
     async def _damage(self) -> None:
         """Make a stored task unreadable: the next SPM does not load it."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator
 from itertools import islice
@@ -26,6 +27,7 @@ def directory() -> Generator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at its processes in /proc")
 def test_every_invariant_holds_after_some_seconds_of_faults(directory: Path) -> None:
     seed = random.randrange(1_000_000)
     result = asyncio.run(run(directory, seed, 12, interval=0.8))

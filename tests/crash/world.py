@@ -167,11 +167,20 @@ class World:
     def _log(self, name: str) -> IO[bytes]:
         return (self.directory / f"{name}.log").open("ab")
 
-    def kill_postmaster(self) -> None:
-        """SIGKILL; its children notice and end."""
-        pid = self.database.pid
-        if pid is not None:
-            _kill(pid, signal.SIGKILL)
+    def signal_server(self, pid: int | None, number: signal.Signals) -> None:
+        """Send a signal to the postmaster or a backend.
+
+        Raises:
+            LookupError: there is no such process of our server; the pid file of a dead one may
+                name a process of somebody else.
+        """
+        try:
+            here = Path(f"/proc/{pid}/cwd").readlink()
+        except OSError:
+            here = None
+        if pid is None or here != self.database.data:
+            raise LookupError(f"{pid} is no process of our server")
+        os.kill(pid, number)
 
     async def start_database(self) -> None:
         """Start it again after a kill or a stop; recovery is part of it."""
@@ -186,10 +195,3 @@ class World:
                 host.resume()
             host.kill()
         self.database.stop(immediate=True)
-
-
-def _kill(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
