@@ -18,7 +18,6 @@ POLLS: Final = 300
 """Polls of each pool in which everything has to be over; one every 0.15 to 0.5 s."""
 LONGEST: Final = 240.0
 """Seconds, for machines on which even that takes long."""
-GAVE_UP: Final = "endAction gave up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +49,14 @@ class Operator:
     async def act(self) -> None:
         """Look at `atm.stuck` once; endActions that gave up are tried again."""
         rows = await self.patient.rows(
-            "SELECT root_command_id::text AS root, waits_for FROM atm.stuck WHERE turn = 'operator'"
+            "SELECT root_command_id::text AS root, waits_for FROM atm.stuck"
+            " WHERE turn = 'operator' AND remedy LIKE '%%retry_end_action%%'"
         )
         for row in rows:
-            if row["waits_for"] != GAVE_UP:
-                continue
             await self.patient.rows(
                 "SELECT atm.retry_end_action(%s, reason => 'chaos', dry_run => false)", row["root"]
             )
-            self.acted[GAVE_UP] += 1
+            self.acted[row["waits_for"]] += 1
             self.recorder.write("operator", root=row["root"], waits_for=row["waits_for"])
 
     async def run(self, every: float = 3.0) -> None:
