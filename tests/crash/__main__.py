@@ -27,7 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="with faults")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    parser.add_argument("--interval", type=float, default=1.2, help="seconds between two faults")
+    parser.add_argument("--interval", type=float, default=1.5, help="seconds between two faults")
     parser.add_argument("--keep", action="store_true", help="leave the data in any case")
     return parser.parse_args()
 

@@ -14,7 +14,7 @@ from pyatm.simulator.process import SimulatorProcess, SimulatorProcessError
 from tests.crash.connection import Patient
 from tests.crash.load import POOLS
 from tests.crash.recording import Recorder
-from tests.crash.schedule import HOSTS, Fault, Order
+from tests.crash.schedule import HOSTS, Fault, Life
 from tests.crash.world import Child, World
 
 ZOMBIE_LIFE: Final = 30.0
@@ -37,26 +37,25 @@ class Breaker:
 
     Args:
         world: what is broken.
-        orders: where the next engines die or stop.
+        lives: where the next engines die or stop.
         recorder: told every fault.
         patient: a connection of its own, for the list of backends.
     """
 
     def __init__(
-        self, world: World, orders: Iterator[Order], recorder: Recorder, patient: Patient
+        self, world: World, lives: Iterator[Life], recorder: Recorder, patient: Patient
     ) -> None:
         self.done: Counter[str] = Counter()
         """Faults by kind."""
         self.ended: Counter[str] = Counter()
         """How processes ended that nobody had killed."""
-        self._world, self._orders, self._recorder = world, orders, recorder
+        self._world, self._lives, self._recorder = world, lives, recorder
         self._patient = patient
         self._not_before: dict[str, float] = {}
         self._paused: set[int] = set()
         self._database_down = False
         self._later: set[asyncio.Task[None]] = set()
         self._chance = random.Random(f"harness {world.seed}")
-        self._waiting_orders: list[Order] = []
         self._quiet = False
         # A process is started and killed by threads; one at a time.
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -154,30 +153,22 @@ class Breaker:
         code = child.process.returncode
         if code not in (-signal.SIGKILL, None):
             self.ended[f"{child.name.partition('-')[0]} ended with {code}"] += 1
-        elif child.order is not None and child.order.deed == "freeze" and not self._quiet:
-            # Killed before it came to its point; another will.
-            self._waiting_orders.append(child.order)
 
     def _start_engine(self, name: str) -> None:
-        order = None
-        if not self._quiet:
-            order = self._waiting_orders.pop() if self._waiting_orders else next(self._orders)
-        self._world.start_engine(name, order)
+        self._world.start_engine(name, Life() if self._quiet else next(self._lives))
         self._delay(name, self._chance.uniform(0.1, 1.0))
 
     def _at_point(self, name: str, engine: Child) -> None:
-        order = engine.order
-        if order is None or self._quiet:
+        if self._quiet:
             engine.send(signal.SIGCONT)
             return
         self._paused.add(engine.process.pid)
-        engine.order = None
         self.done["stopped at a point"] += 1
-        if order.twin:
+        if engine.life.twin:
             self.done["fenced by a newer incarnation while stopped"] += 1
             self._world.zombies.append(engine)
             self._start_engine(name)
-        self._soon(order.seconds, lambda: self._go_on(engine))
+        self._soon(engine.life.seconds, lambda: self._go_on(engine))
 
     def _go_on(self, child: Child) -> None:
         self._paused.discard(child.process.pid)

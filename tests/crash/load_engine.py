@@ -159,11 +159,14 @@ class LoadEngine:
             command = self._load.command()
             sender.know(command)
             planned = await self._plan(engine, command)
+            results: tuple[str, ...] = ()
             if planned is not None:
                 tasks, announcement = planned
-                await submission.run(tasks, announcement)
+                results = await submission.run(tasks, announcement)
             sender.forget(command)
-            await asyncio.sleep(self._pause.uniform(0.02, self._options.pause))
+            # After a refusal there is probably no SPM for a moment.
+            longest = self._options.pause * (5 if "refused" in results else 1)
+            await asyncio.sleep(self._pause.uniform(0.02, longest))
 
     async def _plan(
         self, engine: Engine, command: CommandPlan
@@ -230,7 +233,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--histories", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--pool", action="append", required=True, metavar="ID,HOST:PORT,...")
-    parser.add_argument("--at", metavar="NAME:N:DEED", help="die or freeze at a point")
+    parser.add_argument("--at", action="append", default=[], metavar="NAME:N:DEED")
     parser.add_argument("--answer-timeout", type=float, default=1.5)
     parser.add_argument("--submit-window", type=float, default=2.0)
     parser.add_argument("--lease", type=float, default=3.0)

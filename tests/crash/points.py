@@ -5,11 +5,13 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from tests.crash.recording import Recorder
 
 Deed = Literal["die", "freeze"]
+DEEDS: Final[tuple[Deed, ...]] = ("die", "freeze")
 
 CALLS: Final = (
     "start_engine",
@@ -51,20 +53,22 @@ RARE: Final = frozenset(
         for word in ("start_engine", "fail_task", "doubt", "abort", "extend", "late", "refused")
     )
 )
-"""Reached a few times in the life of an engine only, so the first time counts."""
+"""Reached a few times in the life of an engine only: the first time counts, several are armed."""
 
 
 class Points:
-    """Counts the points of one engine process, and acts at the one that was asked for.
+    """Counts the points of one engine process, and acts at those that were asked for.
 
     Args:
-        order: `NAME:N:DEED`, at the N-th time that NAME is reached; None: nothing happens.
+        orders: `NAME:N:DEED`, at the N-th time that NAME is reached; one per name.
         recorder: told what happened; also told each write that the database has acknowledged.
     """
 
-    def __init__(self, order: str | None, recorder: Recorder) -> None:
-        name, times, deed = (order or "none:0:die").split(":")
-        self._name, self._times, self._deed = name, int(times), deed
+    def __init__(self, orders: Sequence[str], recorder: Recorder) -> None:
+        self._orders: dict[str, tuple[int, str]] = {}
+        for order in orders:
+            name, times, deed = order.split(":")
+            self._orders[name] = (int(times), deed)
         self._recorder = recorder
         self._reached: Counter[str] = Counter()
         self._began: dict[str, float] = {}
@@ -72,7 +76,7 @@ class Points:
 
     def disarm(self) -> None:
         """Nothing happens any more."""
-        self._times = 0
+        self._orders.clear()
 
     async def reach(self, name: str) -> None:
         """Reach a point; the engine client calls this as its probe."""
@@ -80,10 +84,10 @@ class Points:
         if call in CALLS:
             self._note(moment, call)
         self._reached[name] += 1
-        if name == self._name and self._reached[name] == self._times:
-            self._recorder.write("point", point=name, deed=self._deed, engine=self.engine)
-            deadly = self._deed == "die"
-            os.kill(os.getpid(), signal.SIGKILL if deadly else signal.SIGSTOP)
+        times, deed = self._orders.get(name, (0, ""))
+        if self._reached[name] == times:
+            self._recorder.write("point", point=name, deed=deed, engine=self.engine)
+            os.kill(os.getpid(), signal.SIGKILL if deed == "die" else signal.SIGSTOP)
 
     def _note(self, moment: str, call: str) -> None:
         key = f"{id(asyncio.current_task())} {call}"

@@ -17,7 +17,7 @@ from tests.crash.load import POOLS
 from tests.crash.load_engine import DRAIN
 from tests.crash.probing import Prober
 from tests.crash.recording import Recorder, read_lines
-from tests.crash.schedule import HOSTS, faults, orders
+from tests.crash.schedule import HOSTS, Life, faults, lives
 from tests.crash.settling import Operator, Settled, settle
 from tests.crash.world import SETTINGS, World
 
@@ -45,7 +45,7 @@ class Result:
     unexpected: Counter[str]
 
 
-async def run(directory: Path, seed: int, seconds: float, *, interval: float = 1.2) -> Result:
+async def run(directory: Path, seed: int, seconds: float, *, interval: float = 1.5) -> Result:
     """A whole run.
 
     Args:
@@ -70,11 +70,11 @@ async def _run(world: World, recorder: Recorder, seconds: float, interval: float
     patients = [Patient(world.dsn()) for _ in range(4)]
     main, for_breaker, for_prober, for_operator = patients
     await _prepare(world, main)
-    breaker = Breaker(world, orders(world.seed), recorder, for_breaker)
+    breaker = Breaker(world, lives(world.seed), recorder, for_breaker)
     prober = Prober(for_prober, recorder, random.Random(f"prober {world.seed}"))
     operator = Operator(for_operator, recorder)
     for name in ("engine-1", "engine-2"):
-        world.start_engine(name, None)
+        world.start_engine(name, Life())
     background = [
         asyncio.create_task(work) for work in (breaker.supervise(), prober.run(), operator.run())
     ]

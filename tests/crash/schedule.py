@@ -1,11 +1,11 @@
 """What goes wrong and when, made from a seed alone: the same seed gives the same faults."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.crash.points import POINTS, RARE
+from tests.crash.points import DEEDS, POINTS, RARE, Deed
 
 ENGINES: Final = ("engine-1", "engine-2")
 POLLERS: Final = ("poller-1", "poller-2")
@@ -15,6 +15,8 @@ HOSTS: Final = ("host-1", "host-2", "host-3")
 LEAST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 5.0
 """Seconds; longer than the leases (3 s) of pools and endActions, shorter than the settle time."""
+RARE_AT_ONCE: Final = 5
+"""Points that are reached rarely are waited for together."""
 LATEST: Final = 1.5
 """Seconds that the simulators execute or answer a request late at most."""
 
@@ -122,33 +124,37 @@ def _details(kind: str, chance: random.Random) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """At which point an engine is to die or to be stopped, and what happens while it is stopped.
+class Life:
+    """At which points an engine is to die or to be stopped, whichever comes first.
 
     Attributes:
+        orders: for `Points`.
         seconds: how long it stays stopped.
         twin: a newer incarnation is started meanwhile.
     """
 
-    point: str
-    times: int
-    deed: str
-    seconds: float
-    twin: bool
-
-    @property
-    def argument(self) -> str:
-        """For `Points`."""
-        return f"{self.point}:{self.times}:{self.deed}"
+    orders: tuple[str, ...] = ()
+    seconds: float = LEAST_PAUSE
+    twin: bool = False
 
 
-def orders(seed: int) -> Iterator[Order]:
-    """Every point with every deed, then all again, in an order that the seed decides."""
+def lives(seed: int) -> Iterator[Life]:
+    """The lives of the engines: every point with every deed, then all again, in a seeded order."""
     chance = random.Random(f"points {seed}")
+    usual = _shuffled([point for point in POINTS if point not in RARE], chance)
+    rare = _shuffled(sorted(RARE), chance)
     while True:
-        pairs = [(point, deed) for point in POINTS for deed in ("die", "freeze")]
+        point, deed = next(usual)
+        orders = {point: f"{point}:{chance.randint(1, 60)}:{deed}"}
+        for _ in range(RARE_AT_ONCE):
+            point, deed = next(rare)
+            orders[point] = f"{point}:1:{deed}"
+        seconds = chance.uniform(LEAST_PAUSE, LONGEST_PAUSE)
+        yield Life(tuple(orders.values()), seconds, chance.random() < 0.5)
+
+
+def _shuffled(points: Sequence[str], chance: random.Random) -> Iterator[tuple[str, Deed]]:
+    pairs: list[tuple[str, Deed]] = [(point, deed) for point in points for deed in DEEDS]
+    while True:
         chance.shuffle(pairs)
-        for point, deed in pairs:
-            times = 1 if point in RARE else chance.randint(1, 30)
-            seconds = chance.uniform(LEAST_PAUSE, LONGEST_PAUSE)
-            yield Order(point, times, deed, seconds, chance.random() < 0.5)
+        yield from pairs

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.points import POINTS
+from tests.crash.points import DEEDS, POINTS
 from tests.crash.run import run
-from tests.crash.schedule import WEIGHTS, faults, orders
+from tests.crash.schedule import WEIGHTS, faults, lives
 
 
 @pytest.fixture
@@ -41,12 +41,12 @@ def test_every_invariant_holds_after_some_seconds_of_faults(directory: Path) -> 
 def test_the_same_seed_gives_the_same_faults_and_points() -> None:
     assert list(islice(faults(7, 1.0), 200)) == list(islice(faults(7, 1.0), 200))
     assert list(islice(faults(7, 1.0), 20)) != list(islice(faults(8, 1.0), 20))
-    assert list(islice(orders(7), 200)) == list(islice(orders(7), 200))
+    assert list(islice(lives(7), 200)) == list(islice(lives(7), 200))
 
 
 def test_every_kind_of_fault_and_every_point_has_its_turn() -> None:
     assert {fault.kind for fault in islice(faults(1, 1.0), 1000)} == set(WEIGHTS)
-    first_round = list(islice(orders(1), 2 * len(POINTS)))
-    assert {(order.point, order.deed) for order in first_round} == {
-        (point, deed) for point in POINTS for deed in ("die", "freeze")
+    orders = [order.split(":") for life in islice(lives(1), 60) for order in life.orders]
+    assert {(name, deed) for name, _, deed in orders} == {
+        (point, deed) for point in POINTS for deed in DEEDS
     }

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
@@ -17,7 +17,7 @@ from pyatm.database.migrate import migrate
 from pyatm.simulator.process import SimulatorProcess
 from tests.cli.programs import environment
 from tests.crash.load import POOLS
-from tests.crash.schedule import ENGINES, HOSTS, POLLERS, Order
+from tests.crash.schedule import ENGINES, HOSTS, POLLERS, Life
 
 LEASE: Final = 3.0
 SETTINGS: Final = {
@@ -47,7 +47,7 @@ class Child:
 
     name: str
     process: "subprocess.Popen[bytes]"
-    order: Order | None = None
+    life: Life = field(default_factory=Life)
 
     @property
     def running(self) -> bool:
@@ -134,20 +134,20 @@ class World:
             role="atm_poller",
         )
 
-    def start_engine(self, name: str, order: Order | None) -> None:
-        """A new incarnation, that dies or stops where the order says."""
+    def start_engine(self, name: str, life: Life) -> None:
+        """A new incarnation, that dies or stops where its life says."""
         self.lives[name] += 1
         arguments = ["--engine", name, "--histories", str(self.histories)]
         # Another load in each life, always the same in the same life.
-        life = 1000 * self.lives[name] + ENGINES.index(name)
-        arguments += ["--seed", str(self.seed * 1_000_000 + life)]
+        number = 1000 * self.lives[name] + ENGINES.index(name)
+        arguments += ["--seed", str(self.seed * 1_000_000 + number)]
         for pool, names in ((POOLS[0], HOSTS[:2]), (POOLS[1], HOSTS[2:])):
             places = [f"{self.hosts[host].host}:{self.hosts[host].port}" for host in names]
             arguments += ["--pool", ",".join([str(pool), *places])]
-        if order is not None:
-            arguments += ["--at", order.argument]
+        for order in life.orders:
+            arguments += ["--at", order]
         child = self._child(name, "tests.crash.load_engine", *arguments, role="atm_engine")
-        child.order = order
+        child.life = life
         self.engines[name] = child
 
     def _child(self, name: str, module: str, *arguments: str, role: str) -> Child:
