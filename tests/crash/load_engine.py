@@ -74,7 +74,7 @@ class Sender:
         method = METHODS[planned.task_type]
         call = asyncio.create_task(hosts.create_task(method, planned.parameters, sending))
         try:
-            while not call.done() and not hosts.creating:
+            while not call.done() and not hosts.waiting:
                 await asyncio.sleep(0.002)
             await self._points.reach("sent-rpc")
             return await call
