@@ -22,5 +22,6 @@ COMMANDS: Final = {
     "operate": "operate",
     "bench": "bench",
     "config": "config",
+    "schema": "schema",
 }
 """The module of `pyatm.cli` for each name; its `register(app)` adds the command."""

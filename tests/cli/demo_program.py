@@ -1,6 +1,5 @@
 """The demo as a process of its own, in a temporary directory by which everything of it is found."""
 
-import json
 import shutil
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.printed import printed
 from tests.cli.programs import environment
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def start(place: Place, *arguments: str) -> "subprocess.Popen[str]":
 
 def judge(output: str) -> dict[str, Any]:
     """Check the one JSON object on standard output against what it must be."""
-    told = json.loads(output)
+    told = printed("demo", output)
     assert list(told) == ["scenarios", "live_rows", "vdsm_tasks"]
     assert [scenario["name"] for scenario in told["scenarios"]] == SCENARIOS
     assert [scenario["outcome"] for scenario in told["scenarios"]] == OUTCOMES

@@ -1,14 +1,13 @@
 """`pyatm bench` runs and prints what it promises; its figures are nobody's business here."""
 
-import json
-
+from tests.cli.printed import printed
 from tests.cli.programs import Program
 
 
 def test_bench_prints_the_ratios_of_one_run_as_json() -> None:
     done = Program().run("bench", "--tiny", "--json", timeout=300)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer = printed("bench", done.stdout)
     assert set(answer) == {"workload", "lookup", "report_poll", "plan_1000"}
     assert set(answer["workload"]) == {"submitters_1", "submitters_8"}
     for figures in answer["workload"].values():

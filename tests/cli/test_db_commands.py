@@ -1,6 +1,5 @@
 """`pyatm db` as a process: output, exit codes, messages."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from pyatm.database.files import packaged_files
 from pyatm.database.postgres_programs import find_programs
+from tests.cli.printed import printed
 from tests.cli.programs import Program, environment
 
 PENDING = [path.stem for path in packaged_files().migration_files()]
@@ -38,10 +38,14 @@ def data_dir() -> Generator[str]:
 def test_status_before_and_after_migrate(program: Program) -> None:
     before = program.run("db", "status", "--json")
     assert before.returncode == 1
-    assert json.loads(before.stdout)["pending"] == PENDING
+    assert printed("db status", before.stdout)["pending"] == PENDING
     migrated = program.run("db", "migrate", "--json")
     assert migrated.returncode == 0, migrated.stderr
-    assert json.loads(migrated.stdout) == {"applied": PENDING, "loaded": True, "dropped": []}
+    assert printed("db migrate", migrated.stdout) == {
+        "applied": PENDING,
+        "loaded": True,
+        "dropped": [],
+    }
     after = program.run("db", "status")
     assert after.returncode == 0
     assert "0 pending" in after.stdout

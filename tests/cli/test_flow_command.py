@@ -1,11 +1,11 @@
 """`pyatm flow` as a user types it."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 
+from tests.cli.printed import printed
 from tests.cli.programs import environment
 
 
@@ -24,7 +24,7 @@ def flow(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_a_simulated_flow_ends_with_one_json_object() -> None:
     done = flow("remove-vm", "--disks", "2", "--simulate", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    assert printed("flow", done.stdout) == {
         "flow": "remove-vm",
         "outcome": "succeeded",
         "tasks": 2,

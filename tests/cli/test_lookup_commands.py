@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.mess import Mess, make_mess, program_as
+from tests.cli.printed import printed
 from tests.cli.programs import Program, environment
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def reader(dsn: str) -> Program:
 def _json(program: Program, *arguments: str) -> dict[str, Any]:
     done = program.run(*arguments, "--json")
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return printed(arguments[0], done.stdout)
 
 
 def _ids(rows: list[dict[str, Any]], name: str) -> set[str]:
@@ -163,7 +163,7 @@ def test_check_ends_with_1_when_a_finding_is_critical(mess: Mess, reader: Progra
     assert done.returncode == 1
     assert any(
         row["severity"] == "critical" and "end_failed" in row["finding"]
-        for row in json.loads(done.stdout)["check"]
+        for row in printed("check", done.stdout)["check"]
     )
     assert "critical" in reader.run("check").stdout
 
@@ -235,7 +235,7 @@ def test_watching_prints_an_object_per_line_until_it_is_interrupted(
     ) as process:
         assert process.stdout is not None
         for _ in range(3):
-            assert len(json.loads(process.stdout.readline())["commands"]) == 8
+            assert len(printed("commands", process.stdout.readline())["commands"]) == 8
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         assert process.wait(30) == 0

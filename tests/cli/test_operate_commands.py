@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from typer.testing import CliRunner
 
 from pyatm.cli.main import app
 from tests.cli.mess import Mess, as_role, make_mess, program_as
+from tests.cli.printed import printed
 from tests.sql.world import World
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Operator:
         return done.stdout
 
     def json(self, *arguments: str) -> dict[str, Any]:
-        return json.loads(self.run(*arguments, "--json"))
+        names = 2 if arguments[0] == "operate" else 1
+        return printed(" ".join(arguments[:names]), self.run(*arguments, "--json"))
 
     def audit(self) -> list[tuple[str, str, str]]:
         """Function, target and reason of what operators did after the mess was made."""

@@ -17,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from pyatm.simulator.process import SimulatorProcess
 from pyatm.vdsm import Address, VdsmClient
+from tests.cli.printed import printed
 from tests.cli.programs import environment
 from tests.conftest import Connection
 
@@ -73,7 +74,7 @@ class PollerProcess:
             more = os.read(output.fileno(), 4096)
             assert more, f"ended: {self.log()}"
             line += more
-        self.facts = json.loads(line)
+        self.facts = printed("poller", line.decode())
         return self
 
     def log(self) -> str:

@@ -1,6 +1,5 @@
 """What an operator sees and does: the check, reload, systemd, metrics."""
 
-import json
 import shutil
 import signal
 import socket
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from pyatm.simulator.process import SimulatorProcess
+from tests.cli.printed import printed
 from tests.cli.programs import Program
 from tests.poller.stage import QUICK, Stage, until
 
@@ -23,7 +23,7 @@ UNITS = sorted((Path(__file__).parents[2] / "packaging" / "systemd").glob("*.ser
 def findings(stage: Stage, **settings: str) -> tuple[int, dict[str, dict[str, Any]]]:
     program = Program({**QUICK, "PYATM_DSN": stage.dsn, **settings})
     done = program.run("poller", "--check", "--json")
-    return done.returncode, {each["subject"]: each for each in json.loads(done.stdout)}
+    return done.returncode, {each["subject"]: each for each in printed("poller", done.stdout)}
 
 
 def test_the_check_names_what_works_and_what_does_not(stage: Stage, running: Running) -> None:
