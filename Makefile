@@ -14,7 +14,7 @@ BENCH_STAMP := $(BENCH)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian kill-points model soak chaos documents bench bench-growth bench-bloat lint format build clean
+.PHONY: help install demo test test-debian kill-points model stateful mutants soak chaos documents bench bench-growth bench-bloat lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -50,7 +50,7 @@ model: $(STAMP) ## search the model of the protocol, the large worlds too (sever
 	$(BIN)/python -m tests.model --large --walk 60 $(ARGS)
 
 stateful: $(STAMP) ## random calls, faults and interleavings against an oracle, RUNS=200, other seeds each time
-	PYATM_STATEFUL_RUNS=$(RUNS) PYATM_STATEFUL_SEED=$${SEED:-$$RANDOM$$RANDOM} $(BIN)/pytest -n $(JOBS) --dist worksteal tests/stateful $(ARGS)
+	PYATM_STATEFUL_RUNS=$(RUNS) PYATM_STATEFUL_SEED=$${SEED:-$$(date +%s)} $(BIN)/pytest -n $(JOBS) --dist worksteal tests/stateful $(ARGS)
 
 mutants: $(STAMP) ## take each guard away on a copy, and see some test fail
 	$(BIN)/python -m tests.mutation $(ARGS)

@@ -169,6 +169,17 @@ def test_a_clear_answered_401_counts_only_when_polls_confirm_it(world: World) ->
     assert world.state(root) is None
 
 
+@pytest.mark.parametrize("change", ["vdsm_task_id = gen_random_uuid()", "outcome = 'failed'"])
+def test_vdsms_id_and_the_outcome_are_written_once(world: World, change: str) -> None:
+    _, (task,), (vdsm,) = world.planned_and_bound(1)
+    world.vdsm[vdsm] = FINISHED
+    world.poll()
+    with pytest.raises(psycopg.Error) as refusal:
+        world.rows(f"update atm_internal.task set {change}")
+    assert refusal.value.sqlstate == "AT104"
+    assert world.task(task["task_id"])["outcome"] == "succeeded"
+
+
 def test_what_vdsm_says_after_the_end_changes_no_outcome(world: World) -> None:
     _, (task,), (vdsm,) = world.planned_and_bound(1)
     world.vdsm[vdsm] = FINISHED

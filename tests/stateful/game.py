@@ -411,6 +411,7 @@ class Game:
             attempts = self.oracle.claim(epoch, tokens, short)
             found = {root: row["attempt"] for root, row in given.items()}
             assert found == attempts, f"claimed {found}, and not {attempts}"
+            assert not set(tokens.values()) & set(self.claims), "a token was given twice"
 
         self.move(
             way,
