@@ -36,13 +36,14 @@ class Answer:
 
 def acquire(oracle: Oracle, poller: str, most: int) -> set[str]:
     """The pools that a poller holds afterwards; their new tokens are not known here."""
+    numbered = list(enumerate(oracle.pools.items()))
+    own = [(pool.reported, -n, name) for n, (name, pool) in numbered if pool.poller == poller]
     free = [
-        (name, pool)
-        for name, pool in oracle.pools.items()
-        if pool.poller in (None, poller) or pool.short_lease
+        (pool.reported, n, name)
+        for n, (name, pool) in numbered
+        if pool.poller is None or (pool.poller != poller and pool.short_lease)
     ]
-    free.sort(key=lambda item: (item[1].poller != poller, item[1].reported))
-    return {name for name, _ in free[:most]}
+    return {name for _, _, name in (sorted(own) + sorted(free))[:most]}
 
 
 def leased(oracle: Oracle, name: str, token: int) -> None:
