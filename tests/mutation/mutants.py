@@ -15,9 +15,8 @@ ORDER = "tests/sql/test_lock_order.py"
 WALKS = "tests/stateful/test_machine.py::test_long_walks_through_the_same_moves_come_to_rest"
 SEARCH = "tests/stateful/test_interleavings.py"
 RULES = (WALKS, HARD, LIFE)
-MEETING = (RACES, SEARCH, ORDER)
 SUBMISSION = ("tests/flows/test_submission.py",)
-POLLER = ("tests/poller/test_polling.py",)
+LISTING = "tests/poller/test_listing.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ MUTANTS = (
             "state      = case when r.state = 'sealed' and not exists (select from"
             " atm_internal.task t where t.root_no = r.root_no and t.state <> 'done') then",
         ),
-        tests=MEETING,
+        tests=(f"{RACES}::test_the_last_two_tasks_at_once_make_the_root_ready_once",),
     ),
     mutant(
         "roots are not locked before their tasks",
@@ -96,14 +95,14 @@ MUTANTS = (
             "constraint hold_admission exclude using spgist (slot with &&)",
             "constraint hold_admission check (true)",
         ),
-        tests=(WALKS, RACES),
+        tests=(WALKS, f"{RACES}::test_one_of_two_commands_that_exclude_each_other_is_refused"),
     ),
     mutant(
         "two tasks may have one VDSM id",
         "3 vdsm_task_id unique",
         LIVE,
         ("create unique index task_vdsm_task_id", "create index task_vdsm_task_id"),
-        tests=MEETING,
+        tests=(f"{RACES}::test_one_of_two_binds_to_one_vdsm_id_is_refused",),
     ),
     mutant(
         "VDSM's id and the outcome may be written again",
@@ -117,7 +116,7 @@ MUTANTS = (
         "4.8",
         REPORT,
         ("elsif now() < p_started and", "elsif false and"),
-        tests=("tests/sql", ),
+        tests=(f"{RACES}::test_a_report_in_a_transaction_older_than_its_poll_is_told_to_repeat",),
     ),
     # 4.6: epochs, leases, tokens.
     mutant(
@@ -426,20 +425,20 @@ MUTANTS = (
             "        started_at = await database.clock()\n        listing = await self._finder.list_tasks()\n",
             "        listing = await self._finder.list_tasks()\n        started_at = await database.clock()\n",
         ),
-        tests=POLLER,
+        tests=(LISTING,),
     ),
     mutant(
         "the SPM role is not looked at after the listing",
         "4.2 lver",
         "pyatm/poller/spm.py",
         ("if after is None or (after.role, after.lver, after.spm_id) != (", "if False and (0, 0, 0) != ("),
-        tests=("tests/poller",),
+        tests=(LISTING,),
     ),
     mutant(
         "chores follow a report that was committed only locally",
         "4.10",
         "pyatm/poller/pool_loop.py",
         ("if not reported.durable:", "if False:"),
-        tests=("tests/poller",),
+        tests=("tests/poller/test_database_outage.py::test_nothing_is_done_at_vdsm_after_a_commit_without_its_standby",),
     ),
 )  # fmt: skip

@@ -7,13 +7,15 @@ repeated, it is right.
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import IsolationLevel
 from psycopg.types.json import Jsonb
 
-from .races import LEVELS, Race
+from .races import LEVELS, Race, code_of, waits
 from .world import FINISHED, World
 
 if TYPE_CHECKING:
@@ -119,6 +121,24 @@ def test_a_bind_comes_before_the_new_engine_or_is_refused(race: Race, swapped: b
         assert (task["state"], task["vdsm_task_id"]) == ("running", vdsm_id)
 
 
+def test_one_of_two_binds_to_one_vdsm_id_is_refused(race: Race, connect: Connect) -> None:
+    world = race.world
+    one, other = (row["task_id"] for row in world.plan(world.document(2, submit=True)))
+    vdsm_id = uuid.uuid4()
+    first, second = (replace(world, db=connect(autocommit=False)) for _ in range(2))
+    second.db.isolation_level = race.level
+    first.bind(one, vdsm_id)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(code_of, lambda: second.bind(other, vdsm_id))
+        assert waits(world, second.db, running)
+        first.db.commit()
+        # The unique index has the last word; catching its error would cost each bind.
+        assert running.result(60) in ("23505", "40001")
+    second.db.rollback()
+    assert code_of(lambda: second.bind(other, vdsm_id)) == "AT105"
+    assert world.task(other)["state"] == "submitting"
+
+
 @both_orders
 def test_a_report_that_lists_the_id_of_a_bind_loses_neither(race: Race, swapped: bool) -> None:
     world = race.world
@@ -178,3 +198,22 @@ def test_a_cancel_fails_the_command_or_comes_too_late(race: Race, swapped: bool)
     else:
         assert codes == [None, None]
         assert (row["state"], row["outcome"]) == ("ready", "failed")
+
+
+def test_a_report_in_a_transaction_older_than_its_poll_is_told_to_repeat(
+    race: Race, connect: Connect
+) -> None:
+    world = race.world
+    world.planned_and_bound(1)  # the pool is not idle: the next plan leaves its row alone
+    older = connect(autocommit=False)
+    older.isolation_level = race.level
+    older.execute("select count(*) from atm.commands")  # takes the snapshot
+    root, _, (vdsm_id,) = world.planned_and_bound(1)
+    started = world.now()
+    code = code_of(lambda: replace(world, db=older).poll({vdsm_id: FINISHED}, started=started))
+    older.commit()
+    # Each statement of READ COMMITTED sees what is there; a snapshot may lack what was listed.
+    if race.level is IsolationLevel.READ_COMMITTED:
+        assert (code, world.state(root)) == (None, "ready")
+    else:
+        assert (code, world.state(root)) == ("40001", "sealed")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from .scripts import Call
 
-REPEAT = ("40001", "40P01")
+# 23505: two binds to one VDSM id at once; repeated, it is AT105.
+REPEAT = ("40001", "40P01", "23505")
 Outcome = tuple[Any, ...]
 
 

@@ -1,7 +1,7 @@
 """Transactions at the same time, their steps in random orders, under each isolation level.
 
 What they return and leave must be what some serial order of them returns and leaves; a transaction
-may instead be told to repeat (40001, 40P01), but never all of them at once.
+may instead be told to repeat (40001, 40P01, 23505), but never all of them at once.
 """
 
 from __future__ import annotations
