@@ -60,6 +60,12 @@ ACTIONS = "sql/140_report_actions.sql"
 OPERATOR = "sql/150_operator.sql"
 SUBMIT = "pyatm/engine/submission.py"
 
+COUNTED = "r.state = 'sealed' and r.open_tasks = x.closed"
+ROWS_COUNTED = (
+    "r.state = 'sealed' and not exists (select from atm_internal.task t"
+    " where t.root_no = r.root_no and t.state <> 'done')"
+)
+
 MUTANTS = (
     # 4.1, 4.7, 4.8: locks and constraints.
     mutant(
@@ -73,10 +79,9 @@ MUTANTS = (
         "4.1",
         READINESS,
         ("order by r.root_no for no key update", "order by r.root_no"),
-        (
-            "state      = case when r.state = 'sealed' and r.open_tasks = x.closed then",
-            "state      = case when r.state = 'sealed' and not exists (select from"
-            " atm_internal.task t where t.root_no = r.root_no and t.state <> 'done') then",
+        *(
+            (f"{column}= case when {COUNTED}", f"{column}= case when {ROWS_COUNTED}")
+            for column in ("state      ", "outcome    ", "due_at     ", "ready_at   ")
         ),
         tests=(f"{RACES}::test_the_last_two_tasks_at_once_make_the_root_ready_once",),
     ),
