@@ -20,7 +20,7 @@ from psycopg_pool import ConnectionPool
 from pyatm.database.session import CommitGuard
 from pyatm.engine import calls
 from pyatm.engine.calls import Call, Row
-from pyatm.engine.client import ATTEMPTS
+from pyatm.engine.client import ATTEMPTS, plain
 from pyatm.engine.errors import RETRYABLE, Holder, is_connection_loss, named
 from pyatm.engine.model import (
     Announcement,
@@ -175,8 +175,11 @@ class SyncEngine:
                 with self._session() as session:
                     joined = session.info.transaction_status != TransactionStatus.IDLE
                     with CommitGuard(session) as guard:
-                        with session.transaction():
-                            value = _execute(session, call)
+                        if not joined and plain(session):
+                            value = _execute_alone(session, call)
+                        else:
+                            with session.transaction():
+                                value = _execute(session, call)
                         return Announcement(value, since, only_local or guard.commit_was_only_local)
             except psycopg.Error as error:
                 lost = is_connection_loss(error)
@@ -197,6 +200,18 @@ class SyncEngine:
                 yield connection
         else:
             yield self._source
+
+
+def _execute_alone(connection: SyncConnection, call: Call[T]) -> T:
+    """As in the async client."""
+    if connection.autocommit:
+        return _execute(connection, call)
+    connection.autocommit = True
+    try:
+        return _execute(connection, call)
+    finally:
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            connection.autocommit = False
 
 
 def _execute(connection: SyncConnection, call: Call[T]) -> T:
