@@ -20,7 +20,7 @@ from bench.report import DOCS, RESULTS, write
 from bench.subjects import SUBJECTS
 from pyatm.bench import probes
 from pyatm.bench.floor import Floor
-from pyatm.bench.lifecycle import Lifecycle, Pools
+from pyatm.bench.lifecycle import Lifecycle
 from pyatm.bench.measure import Subject, measured
 from pyatm.bench.statements import load
 
@@ -110,7 +110,7 @@ class Growth:
         """8 submitters over several pools, each polled by itself."""
         _tell("pools")
         dsn = self._database("pools")
-        return [self._point(size, Pools(dsn, size), dsn) for size in sizes]
+        return [self._point(size, Lifecycle(dsn, f"over {size}", size), dsn) for size in sizes]
 
     def history(self, sizes: list[int]) -> list[dict[str, Any]]:
         """8 submitters over a history of so many commands."""

@@ -1,5 +1,6 @@
 """The lifecycle of commands on pyatm: submitters, one poller, one runner of endActions."""
 
+import itertools
 import json
 import threading
 import time
@@ -81,12 +82,14 @@ class Lifecycle:
 
     Args:
         dsn: a migrated database.
-        engine_name: this run's engine and pool.
+        engine_name: this run's engine, pools and poller.
+        pools: storage pools, one after the other used by the commands and polled.
     """
 
-    def __init__(self, dsn: str, engine_name: str = "bench") -> None:
+    def __init__(self, dsn: str, engine_name: str = "bench", pools: int = 1) -> None:
         self._dsn = dsn
-        self.pool = uuid4()
+        self.pools = [uuid4() for _ in range(pools)]
+        self.pool = self.pools[0]
         self.name = engine_name
         self.counter = Counter()
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -94,12 +97,14 @@ class Lifecycle:
                 "SELECT atm.start_engine(engine_name => %s)", [engine_name]
             ).fetchone()
             self.epoch = int(started[0]) if started else 0
-            connection.execute(
-                "SELECT atm.set_pool(%s, %s, %s)",
-                [self.pool, f"{engine_name} {self.pool}", Jsonb([{"address": "host1"}])],
-            )
-            self.token = self._acquire(connection)
-        self.listing: dict[str, str] = {}
+            for pool in self.pools:
+                connection.execute(
+                    "SELECT atm.set_pool(%s, %s, %s)",
+                    [pool, f"{engine_name} {pool}", Jsonb([{"address": "host1"}])],
+                )
+            self.tokens = self._acquire(connection)
+        self.listings: dict[UUID, dict[str, str]] = {pool: {} for pool in self.pools}
+        self._turn = itertools.cycle(self.pools)
         self._binding: dict[int, UUID] = {}
         self._threads = Threads()
         self._places = threading.Semaphore()
@@ -123,13 +128,15 @@ class Lifecycle:
     def drain(self) -> None:
         """End all open commands."""
         with psycopg.connect(self._dsn, autocommit=True) as connection:
-            while self.listing:
-                self.poll(connection)
+            while any(self.listings.values()):
+                for pool in self.pools:
+                    self.poll(connection, pool)
                 self.end(connection)
 
     def submit(self, connection: Connection) -> None:
         """Plan one command and bind its tasks one at a time."""
-        document = Jsonb(plan(self.pool))
+        pool = next(self._turn)
+        document = Jsonb(plan(pool))
         rows = self.counter.call(connection, PLAN, {"epoch": self.epoch, "plan": document})
         tasks = [row[0] for row in rows]
         me = threading.get_ident()
@@ -139,23 +146,32 @@ class Lifecycle:
             following = tasks[number + 1 : number + 2]
             bound = {"epoch": self.epoch, "task": task, "vdsm": vdsm, "next": following}
             self.counter.call(connection, BIND, bound)
-            self.listing[str(vdsm)] = FINISHED
+            self.listings[pool][str(vdsm)] = FINISHED
             del self._binding[me]
 
-    def poll(self, connection: Connection) -> tuple[int, float]:
-        """One poll: report, clear. Returns the cleared tasks and the moment of the report."""
-        call = self.counter.call
+    def poll(self, connection: Connection, pool: UUID | None = None) -> tuple[int, float]:
+        """One poll: report, clear.
+
+        Args:
+            connection: the poller's.
+            pool: None: the first one.
+
+        Returns:
+            The number of cleared tasks, and the monotonic moment when the report had committed.
+        """
+        pool = pool or self.pool
+        call, listing = self.counter.call, self.listings[pool]
         started = call(connection, "SELECT clock_timestamp()", {})[0][0]
         # A bind committed before this moment must stand in the listing, as it would at VDSM.
         unlisted = set(self._binding.copy().values())
         while unlisted & set(self._binding.copy().values()):
             time.sleep(0.0005)
         # The real poller passes on the text that VDSM sent, so making it costs little here too.
-        listed = self.listing.copy().items()
+        listed = listing.copy().items()
         statuses = "{" + ",".join(f'"{vdsm}":{status}' for vdsm, status in listed) + "}"
         arguments = {
-            "token": self.token,
-            "pool": self.pool,
+            "token": self.tokens[pool],
+            "pool": pool,
             "started": started,
             "spm": Jsonb({"host": "host1", "spm_id": 1, "lver": 1}),
             "statuses": statuses,
@@ -167,9 +183,9 @@ class Lifecycle:
             actions = [
                 {"vdsm_task_id": str(vdsm), "action": "clear", "ok": True} for vdsm in clears
             ]
-            told = {"token": self.token, "pool": self.pool, "actions": Jsonb(actions)}
+            told = {"token": self.tokens[pool], "pool": pool, "actions": Jsonb(actions)}
             for vdsm in clears:
-                del self.listing[str(vdsm)]
+                del listing[str(vdsm)]
             call(connection, ACTIONS, told)
         return len(clears), reported
 
@@ -192,13 +208,13 @@ class Lifecycle:
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             while not self._threads.stopping:
                 self._threads.wait(PAUSE)
-                count, _ = self.poll(connection)
+                count = sum(self.poll(connection, pool)[0] for pool in self.pools)
                 ended, cleared = divmod(cleared + count, 4)
                 self.counter.ended(ended)
                 for _ in range(ended):
                     self._places.release()
                 if time.monotonic() - extended > ACQUIRE_INTERVAL:
-                    self.token = self._acquire(connection)
+                    self.tokens = self._acquire(connection)
                     extended = time.monotonic()
 
     def _runner(self) -> None:
@@ -209,6 +225,6 @@ class Lifecycle:
                     for _hint in connection.notifies(timeout=IDLE, stop_after=1):
                         pass
 
-    def _acquire(self, connection: Connection) -> int:
+    def _acquire(self, connection: Connection) -> dict[UUID, int]:
         rows = self.counter.call(connection, ACQUIRE, {"poller": self.name})
-        return next(int(token) for pool, token in rows if pool == self.pool)
+        return {pool: int(token) for pool, token in rows}

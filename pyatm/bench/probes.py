@@ -103,7 +103,7 @@ def _running_tasks(
 def _report(connection: Connection, work: Lifecycle, listing: dict[str, dict[str, Any]]) -> float:
     started = connection.execute("SELECT clock_timestamp()").fetchone()
     arguments = {
-        "token": work.token,
+        "token": work.tokens[work.pool],
         "pool": work.pool,
         "started": started[0] if started else None,
         "spm": Jsonb({"host": "host1", "spm_id": 1, "lver": 1}),
