@@ -3,6 +3,10 @@
 -- Each role gets what one kind of user needs; the roles are siblings. Functions run as atm_owner with a pinned
 -- search_path; nothing is granted to PUBLIC, and nobody but the owner touches a table.
 
+-- For what is made later, such as partitions.
+alter default privileges for role atm_owner revoke execute on functions from public;
+alter default privileges for role atm_owner revoke usage on types from public;
+
 do $$
 declare
   v_object record;
@@ -26,6 +30,14 @@ begin
   loop
     execute format('alter function %s set enable_seqscan = off', v_object.name);
     execute format('alter function %s set plan_cache_mode = force_generic_plan', v_object.name);
+  end loop;
+  for v_object in
+    select t.oid::regtype as name
+      from pg_type t join pg_namespace n on n.oid = t.typnamespace
+     where n.nspname in ('atm', 'atm_internal') and t.typelem = 0
+       and (t.typrelid = 0 or exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
+  loop
+    execute format('revoke all on type %s from public', v_object.name);
   end loop;
   for v_object in
     select c.oid::regclass as name

@@ -132,7 +132,7 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("pool_lease", "-1 s", "AT001", "lease"),
     ("engine", " ", "AT001", "engine_name"),
     ("engine", LONG, "AT001", "engine_name"),
-    ("finish", "dun", "AT001", "result must be done, retry or give_up, is 'dun'"),
+    ("finish", "dun", "AT001", "result must be done, retry"),
     ("disposition", "keep", "AT001", "disposition must be clear or revert, is 'keep'"),
     ("retry_after", "-1 s", "AT001", "retry_after"),
     ("retry_after", "31 days", "AT001", "retry_after"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -76,20 +77,68 @@ def test_no_role_reads_a_table_or_calls_an_inner_function(
     assert not may(session, "create table atm.mine ()")
 
 
+GRANTED_TO_PUBLIC = """
+with ours as (
+  select n.oid, n.nspname, n.nspacl, n.nspowner from pg_namespace n
+   where n.nspname in ('atm', 'atm_internal', 'atm_migration')
+), object as (
+  select 'schema ' || n.nspname as name, coalesce(n.nspacl, acldefault('n', n.nspowner)) as acl
+    from ours n
+  union all
+  -- Constructor functions of own types are functions of these schemas too.
+  select 'function ' || p.oid::regprocedure, coalesce(p.proacl, acldefault('f', p.proowner))
+    from pg_proc p join ours n on n.oid = p.pronamespace
+  union all
+  select 'relation ' || c.oid::regclass,
+         coalesce(c.relacl, acldefault(k.kind, c.relowner))
+    from pg_class c join ours n on n.oid = c.relnamespace
+   cross join lateral (select case c.relkind when 'S' then 's' else 'r' end::"char" as kind) k
+   where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+  union all
+  select format('column %s.%s', c.oid::regclass, a.attname), a.attacl
+    from pg_class c join ours n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attacl is not null
+  union all
+  select 'type ' || t.oid::regtype, coalesce(t.typacl, acldefault('T', t.typowner))
+    from pg_type t join ours n on n.oid = t.typnamespace
+   where t.typelem = 0   -- arrays have no privileges of their own
+     and (t.typrelid = 0   -- those of tables follow their tables
+          or exists (select from pg_class c where c.oid = t.typrelid and c.relkind = 'c'))
+)
+select o.name from object o
+ where exists (select from aclexplode(o.acl) x where x.grantee = 0) order by 1
+"""
+
+
 def test_nothing_is_granted_to_public(db: Connection) -> None:
-    found = db.execute(
-        "select o.name from ("
-        " select p.oid::regprocedure::text as name,"
-        " coalesce(p.proacl, acldefault('f', p.proowner)) as acl"
-        "   from pg_proc p where p.pronamespace::regnamespace::text in ('atm', 'atm_internal')"
-        " union all select c.oid::regclass::text, coalesce(c.relacl, acldefault('r', c.relowner))"
-        "   from pg_class c where c.relkind in ('r', 'p', 'v')"
-        "    and c.relnamespace in ('atm'::regnamespace, 'atm_internal'::regnamespace)"
-        " union all select n.nspname, coalesce(n.nspacl, acldefault('n', n.nspowner))"
-        "   from pg_namespace n where n.nspname in ('atm', 'atm_internal')) o"
-        " where exists (select from aclexplode(o.acl) x where x.grantee = 0)"
-    ).fetchall()
-    assert found == []
+    assert db.execute(GRANTED_TO_PUBLIC.encode()).fetchall() == []
+
+
+def test_what_is_made_later_is_not_granted_to_public_either(db: Connection) -> None:
+    db.execute("set role atm_owner")
+    db.execute("select atm.ensure_partitions(7)")
+    db.execute("create type atm_internal.mood as enum ('good')")
+    db.execute("create function atm_internal.later() returns int language sql return 1")
+    assert db.execute(GRANTED_TO_PUBLIC.encode()).fetchall() == []
+
+
+def test_a_stranger_gets_nowhere(db: Connection, connect: Connect) -> None:
+    name = f"stranger_{uuid.uuid4().hex}"
+    db.execute(f"create role {name}".encode())
+    try:
+        stranger = connect(name)
+        for query in (
+            "select * from atm.commands",
+            "select atm.version()",
+            "select null::atm.planned_task",
+            "select atm_internal.hint('x')",
+            "select nextval('atm_internal.stamp')",
+            "create table mine (x atm_internal.task_state)",
+            "select * from atm_migration.load",
+        ):
+            assert not may(stranger, query), query
+    finally:
+        db.execute(f"drop owned by {name}; drop role {name}".encode())
 
 
 def test_security_definers_have_the_pinned_search_path(db: Connection) -> None:
