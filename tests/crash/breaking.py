@@ -104,6 +104,9 @@ class Breaker:
             if not zombie.running:
                 self._count_end(zombie)
                 world.zombies.remove(zombie)
+            elif zombie.stopped and zombie.process.pid not in self._paused:
+                # It came to another point. Its open transactions keep its successor waiting.
+                self._at_point(zombie.name, zombie)
 
     async def calm(self) -> None:
         """No more faults: everything runs again, and no simulator has any left to do."""
@@ -164,7 +167,7 @@ class Breaker:
             return
         self._paused.add(engine.process.pid)
         self.done["stopped at a point"] += 1
-        if engine.life.twin:
+        if engine.life.twin and engine not in self._world.zombies:
             self.done["fenced by a newer incarnation while stopped"] += 1
             self._world.zombies.append(engine)
             self._start_engine(name)
