@@ -45,13 +45,12 @@ POINTS: Final = (
     "finished",
     "retried",
 )
+STARTING: Final = frozenset(point for point in POINTS if "start_engine" in point)
+"""Reached once in each life, before everything else."""
 RARE: Final = frozenset(
     point
     for point in POINTS
-    if any(
-        word in point
-        for word in ("start_engine", "fail_task", "doubt", "abort", "extend", "late", "refused")
-    )
+    if any(word in point for word in ("fail_task", "doubt", "abort", "extend", "late", "refused"))
 )
 """Reached a few times in the life of an engine only: the first time counts, several are armed."""
 

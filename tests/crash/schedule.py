@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.crash.points import DEEDS, POINTS, RARE, Deed
+from tests.crash.points import DEEDS, POINTS, RARE, STARTING, Deed
 
 ENGINES: Final = ("engine-1", "engine-2")
 POLLERS: Final = ("poller-1", "poller-2")
@@ -17,6 +17,8 @@ LONGEST_PAUSE: Final = 5.0
 """Seconds; longer than the leases (3 s) of pools and endActions, shorter than the settle time."""
 RARE_AT_ONCE: Final = 5
 """Points that are reached rarely are waited for together."""
+STILLBORN: Final = 0.2
+"""How many lives have a point within `start_engine`."""
 LATEST: Final = 1.5
 """Seconds that the simulators execute or answer a request late at most."""
 
@@ -141,13 +143,16 @@ class Life:
 def lives(seed: int) -> Iterator[Life]:
     """The lives of the engines: every point with every deed, then all again, in a seeded order."""
     chance = random.Random(f"points {seed}")
-    usual = _shuffled([point for point in POINTS if point not in RARE], chance)
-    rare = _shuffled(sorted(RARE), chance)
+    usual = _shuffled([point for point in POINTS if point not in RARE | STARTING], chance)
+    rare, starting = _shuffled(sorted(RARE), chance), _shuffled(sorted(STARTING), chance)
     while True:
         point, deed = next(usual)
         orders = {point: f"{point}:{chance.randint(1, 60)}:{deed}"}
         for _ in range(RARE_AT_ONCE):
             point, deed = next(rare)
+            orders[point] = f"{point}:1:{deed}"
+        if chance.random() < STILLBORN:
+            point, deed = next(starting)
             orders[point] = f"{point}:1:{deed}"
         seconds = chance.uniform(LEAST_PAUSE, LONGEST_PAUSE)
         yield Life(tuple(orders.values()), seconds, chance.random() < 0.5)

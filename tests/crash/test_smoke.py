@@ -46,7 +46,7 @@ def test_the_same_seed_gives_the_same_faults_and_points() -> None:
 
 def test_every_kind_of_fault_and_every_point_has_its_turn() -> None:
     assert {fault.kind for fault in islice(faults(1, 1.0), 1000)} == set(WEIGHTS)
-    orders = [order.split(":") for life in islice(lives(1), 60) for order in life.orders]
+    orders = [order.split(":") for life in islice(lives(1), 200) for order in life.orders]
     assert {(name, deed) for name, _, deed in orders} == {
         (point, deed) for point in POINTS for deed in DEEDS
     }
