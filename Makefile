@@ -86,6 +86,10 @@ format: $(STAMP) ## put the code into ruff's format
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
+.PHONY: chaos-poller
+chaos-poller: $(STAMP) ## pollers die, pools move, VDSM fails over, for MINUTES=10; SEED=n repeats the faults
+	$(BIN)/python -m tests.crash.poller_chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 build: $(STAMP) ## wheel and sdist in dist/
 	$(UV) build
 
