@@ -12,7 +12,7 @@ from tests.crash.poller_chaos.__main__ import run
 from tests.crash.poller_chaos.verdict import demanded_outcomes
 from tests.crash.poller_chaos.world import World
 
-SECONDS = 15.0
+SECONDS = 12.0
 
 
 async def test_every_command_ends_as_the_execution_log_demands(dsn: str, tmp_path: Path) -> None:
