@@ -121,6 +121,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._lateness = Histogram(
+            "pyatm_poll_lateness_seconds",
+            "How much later than planned a poll began that nothing had hurried.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._open = Gauge(
             "pyatm_open_tasks",
             "Tasks of the pool that still need the poller.",
@@ -158,6 +164,10 @@ class Metrics:
         self._polls.labels("yes" if listed else "no").inc()
         if listed:
             self._listed_at[pool] = time.monotonic()
+
+    def late(self, seconds: float) -> None:
+        """A poll begins this much after its time."""
+        self._lateness.observe(seconds)
 
     def leased(self, pool: str) -> None:
         """A pool was taken."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -173,13 +172,16 @@ class PoolLoop:
     async def _wait(self, pause: float) -> None:
         # Not all pools at the same moment.
         pause *= random.uniform(0.9, 1.1)  # noqa: S311 (spreads load only)
-        self.progress_by = time.monotonic() + pause + _POLL_BUDGET
+        due = time.monotonic() + pause
+        self.progress_by = due + _POLL_BUDGET
         least = min(pause, self._services.settings().poll_interval_min)
         # Even a wake-up leaves VDSM the shortest interval between two lists.
         await asyncio.sleep(least)
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(max(pause - least, 0)):
                 await self._woken.wait()
+        except TimeoutError:
+            self._metrics.late(max(time.monotonic() - due, 0.0))
 
     def _holds(self) -> bool:
         return not self.lost and time.monotonic() < self._held_until

@@ -59,12 +59,13 @@ async def run(world: World, seconds: float, seed: int, report: Any = print) -> l
             f"{passed:6.0f} s: {len(load.planned)} commands, {len(load.effects)} ended, "
             f"{sum(trouble.done.values())} faults, veteran {memory[-1]} KiB"
         )
-    for task in (troubling, working):
+    for task in (troubling, working, watching):
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
     await trouble.end()
     await world.calm()
+    watching = asyncio.create_task(world.watch())
     begun = time.monotonic()
     left = await settle(world)
     report(f"settled in {time.monotonic() - begun:.0f} s")

@@ -1,20 +1,28 @@
 """The faults of a run, drawn from its seed."""
 
 import asyncio
+import os
 import random
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from pyatm.simulator.control import ControlError
-from pyatm.simulator.process import SimulatorProcessError
+from pyatm.simulator.process import SimulatorProcess, SimulatorProcessError
 from tests.crash.poller_chaos.world import World, some_host
 
 CREATE_FAULTS: Final = ("lose_answer", "drop_before", "drop_after", "delay_answer", "born_late")
 LATE: Final = 2.5
 """Seconds; above the time-out of requests, well below `in_doubt_settle`."""
 LIST: Final = "Host.getAllTasksStatuses"
+
+
+def kill(host: SimulatorProcess) -> None:
+    """SIGKILL and nothing else: `World.watch` sees it and starts the host again."""
+    with suppress(SimulatorProcessError, ProcessLookupError):
+        os.kill(host.pid, signal.SIGKILL)
 
 
 class Trouble:
@@ -104,7 +112,7 @@ class Trouble:
         await self._chance.choice(self.world.sites).fail_over(self._chance.choice((0, 1, 2)))
 
     async def _kill_host(self) -> None:
-        some_host(self._chance.choice(self.world.sites), self._chance).kill()
+        kill(some_host(self._chance.choice(self.world.sites), self._chance))
 
     async def _half_open(self) -> None:
         async with some_host(
@@ -124,7 +132,7 @@ class Trouble:
             await control.deaf()
 
         async def restart() -> None:
-            host.kill()
+            kill(host)
 
         self._in(self._chance.uniform(1, 4), restart)
 

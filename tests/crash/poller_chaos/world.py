@@ -161,7 +161,7 @@ class World:
                 try:
                     for host in site.hosts:
                         if not host.running:
-                            await asyncio.to_thread(host.start)
+                            await _to_its_end(asyncio.create_task(asyncio.to_thread(host.start)))
                     await site.keep_spm()
                 except (ControlError, SimulatorProcessError):
                     continue
@@ -184,6 +184,15 @@ class World:
     def stop(self) -> None:
         """End all processes."""
         self._stack.close()
+
+
+async def _to_its_end(task: asyncio.Task[None]) -> None:
+    """Wait for it even when cancelled meanwhile: a thread cannot be interrupted."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def resident_kib(poller: PollerProcess) -> int:
