@@ -14,7 +14,7 @@ BENCH_STAMP := $(BENCH)/.installed
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-debian kill-points model stateful mutants soak chaos documents bench bench-growth bench-bloat lint format build clean
+.PHONY: help install demo test test-debian kill-points model stateful mutants soak chaos documents screens bench bench-growth bench-bloat lint format build clean
 
 help: ## list the targets
 	@echo "pyatm: the async task manager of oVirt on PostgreSQL"
@@ -54,6 +54,9 @@ stateful: $(STAMP) ## random calls, faults and interleavings against an oracle, 
 
 mutants: $(STAMP) ## take each guard away on a copy, and see some test fail
 	$(BIN)/python -m tests.mutation $(ARGS)
+
+screens: $(STAMP) ## take the pictures of the README from the running program
+	PYTHONPATH=. $(BIN)/python docs/make_screens.py $(ARGS)
 
 soak: $(STAMP) ## the VDSM client under random faults for MINUTES=10
 	PYATM_SOAK_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/pytest -p no:randomly -s tests/protocol/test_soak.py $(ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from rich.text import Text
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SHARE: Final = 9
 """A refresh that took one second is followed by a pause of at least this many."""
+NOT_LISTED: Final = timedelta(minutes=1)
+"""A pool with tasks whose last listing is older than this is marked."""
 BAR: Final = 12
 """Characters of a progress bar."""
 
@@ -37,7 +39,7 @@ Cells = tuple[object, ...]
 
 COLUMNS: Final = {
     "pools": ("pool", "poller", "SPM", "polled ago", "tasks", "unknown", "remark"),
-    "stuck": ("action", "age", "turn", "waits for", "command"),
+    "stuck": ("action", "age", "turn", "command", "waits for"),
     "commands": ("action", "state", "age", "tasks", "progress", "engine", "command"),
 }
 
@@ -198,6 +200,7 @@ class Top(App[CommandError | None]):
         self._pools[key] = key
         remarks = [
             ("drained", row["drained"]),
+            ("not listed", not row["idle"] and _older(row["polled_ago"], NOT_LISTED)),
             ("unreadable statuses", row["unreadable"] is not None),
             ("no poller", row["poller"] is None or _past(row["lease_until"])),
         ]
@@ -210,7 +213,7 @@ class Top(App[CommandError | None]):
         key = f"{row['root_command_id']} {row['task_id']} {row['waits_for']}"
         self._commands[key] = (row["root_command_id"], row["action_type"])
         turn = Text(clean(row["turn"]), style=STYLES.get(row["turn"], ""))
-        cells = (row["action_type"], row["age"], turn, row["waits_for"], row["root_command_id"])
+        cells = (row["action_type"], row["age"], turn, row["root_command_id"], row["waits_for"])
         return key, cells
 
     def _command(self, row: DictRow, progress: Progress, stuck: bool) -> tuple[str, Cells]:
@@ -312,6 +315,10 @@ def _key(found: Table) -> str | None:
     if not found.row_count or not found.is_valid_coordinate(found.cursor_coordinate):
         return None
     return found.coordinate_to_cell_key(found.cursor_coordinate).row_key.value
+
+
+def _older(age: timedelta | None, limit: timedelta) -> bool:
+    return age is None or age > limit
 
 
 def _past(moment: datetime | None) -> bool:

@@ -52,8 +52,12 @@ def program_as(dsn: str, role: str) -> Program:
     return Program({"PYATM_DSN": as_role(dsn, role)})
 
 
-def make_mess(db: Connection) -> Mess:
-    """The mess, in one pool."""
+def make_mess(db: Connection, gave_up: str = "disk is \x1b[31mred") -> Mess:
+    """The mess, in one pool.
+
+    Args:
+        gave_up: why the endAction of the CreateSnapshot gave up; a terminal would obey the usual.
+    """
     world = World(db).start()
     over, _, vdsm = world.planned_and_bound(1)
     _finish(world, vdsm)
@@ -63,7 +67,7 @@ def make_mess(db: Connection) -> Mess:
     end_failed, _, vdsm = world.planned_and_bound(1, action_type="CreateSnapshot")
     _finish(world, vdsm)
     (claim,) = world.claim()
-    world.finish(claim["token"], "give_up", message="disk is \x1b[31mred")
+    world.finish(claim["token"], "give_up", message=gave_up)
     vm = str(uuid.uuid4())
     running, tasks, vdsm = world.planned_and_bound(
         3, entities=[{"type": "VM", "id": vm, "access": "exclusive"}]
