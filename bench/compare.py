@@ -36,7 +36,7 @@ def main() -> None:
     """Measure, write the JSON and the page."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--rounds", type=int, default=5, help="paired runs (5)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (4)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (3)")
     parser.add_argument("--only", help="subjects, with commas between; the floor always runs")
     parser.add_argument("--resume", action="store_true", help="keep what was measured before")
     parser.add_argument("--results", type=Path, default=RESULTS, help="directory of the JSON")

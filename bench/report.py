@@ -48,7 +48,9 @@ threads; the floor and ovirt-engine's way take one command after the other to it
 
 Client and server share the machine. Processor time counts all of both: threads of the client, all
 processes of the server. Round trips and transactions are counted on the wire by a proxy, in runs
-of their own, and those runs measure WAL too, without full-page images. fsync is on everywhere.
+of their own, and those runs measure WAL too, without full-page images; they count everything that
+a subject does while it runs, its polling and listening too. fsync is on everywhere, and full-page
+images are written as in production wherever speed is measured.
 """
 
 
@@ -78,8 +80,9 @@ AGAIN = """## Measure it yourself
     make bench-bloat                             # sizes over many commands
     pyatm bench                                  # pyatm and the floor, on the embedded server
 
-The first four make an environment of their own in `.venv-bench`, use Debian's PostgreSQL where it
-is installed and the embedded one elsewhere, and write this page anew.
+All but the last make an environment of their own in `.venv-bench`, use Debian's PostgreSQL where it
+is installed and the embedded one elsewhere, and write this page anew. `python -m bench.report`
+writes it from the stored results alone.
 """
 
 
