@@ -188,7 +188,7 @@ def main() -> None:
         return
     with (
         tempfile.TemporaryDirectory() as name,
-        private_server(settings={"autovacuum": "on"}) as server,
+        private_server() as server,
     ):
         directory = Path(name)
         (directory / "pools.json").write_text(
@@ -209,10 +209,11 @@ def main() -> None:
                 used = processor_seconds(simulated.pid)
                 result = measure(server.dsn(), db, given.pools, given.seconds)
                 result["simulator_cpu_seconds"] = round(processor_seconds(simulated.pid) - used, 1)
+                # Before the directories of all the tasks are removed, which takes its time.
+                print(json.dumps({"tasks_per_pool": given.tasks, **result}, indent=2), flush=True)
         finally:
             simulated.kill()
             simulated.wait()
-    print(json.dumps({"tasks_per_pool": given.tasks, **result}, indent=2))
 
 
 if __name__ == "__main__":

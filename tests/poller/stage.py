@@ -21,7 +21,7 @@ from tests.cli.printed import printed
 from tests.cli.programs import environment
 from tests.conftest import Connection
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 DOMAIN = "773adfc7-10d4-4e60-b700-3272ee1871f9"
 UNTIL_TOLD = ("--job-seconds", "until-told")
 QUICK = {

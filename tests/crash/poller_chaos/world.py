@@ -20,7 +20,7 @@ from tests.poller.stage import PollerProcess
 
 POLLERS: Final = 3
 SITES: Final = 3
-SETTINGS: Final = {"absence_time": "1 s", "in_doubt_settle": "8 s"}
+SETTINGS: Final = {"absence_time": "1 s", "in_doubt_settle": "12 s"}
 """Shorter than in production; `absence_polls` stays."""
 VARIABLES: Final = {
     "PYATM_VDSM__CONNECT_TIMEOUT": "2",
