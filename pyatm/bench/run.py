@@ -46,7 +46,7 @@ class Size:
     calls: int = 15
 
 
-TINY: Final = Size(0.3, 1, 3, 100, 20, (20, 40), 3)
+TINY: Final = Size(1.0, 1, 3, 100, 20, (20, 40), 3)
 """Only shows that everything runs; its figures mean nothing."""
 WARM_UP: Final = 0.3
 """Seconds before each measurement."""
