@@ -95,15 +95,17 @@ create index root_chores on atm_internal.root (pool_no) where chores;
 create table atm_internal.command (
   root_no     bigint not null references atm_internal.root,
   command_no  integer not null check (command_no >= 0),   -- 0 is the root command
-  parent_no   integer,
+  parent_no   integer,                                    -- the parent; NULL for the root command and those directly below it
   ancestors   integer[],                                  -- the parent and those above it, without the root; NULL on the first two levels
   command_id  uuid not null unique,
   action_type text not null check (action_type <> ''),
   primary key (root_no, command_no),
-  check ((command_no = 0) = (parent_no is null)),
+  check (parent_no between 1 and command_no - 1),
   foreign key (root_no, parent_no) references atm_internal.command
 );
 comment on table atm_internal.command is 'The command tree, root included; written once.';
+-- Which commands have this parent? The foreign key asks when a command is deleted; few commands are in it.
+create index command_parent on atm_internal.command (root_no, parent_no) where parent_no is not null;
 
 create table atm_internal.task (
   task_id      uuid primary key,

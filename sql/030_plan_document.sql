@@ -97,6 +97,8 @@ declare
   -- The top's number, and what is to be added to the place of a command in plan order.
   v_top constant integer := coalesce(p_parent, p_first_command);
   v_shift constant integer := p_first_command - case when p_parent is null then 0 else 1 end;
+  v_line integer[] := '{}';
+  v_node record;
 begin
   if not jsonb_path_exists(p_plan, '$.children[*].children[*]') then
     select array_agg(row(c.command_no, c.parent_no, c.ancestors, coalesce((c.doc ->> 'command_id')::uuid, gen_random_uuid()),
@@ -109,40 +111,35 @@ begin
               from jsonb_array_elements(p_plan -> 'children') with ordinality c) c;
     return;
   end if;
-  with recursive node as (
-      select array[]::integer[] as ord, p_plan as doc
-    union all
-      select n.ord || c.ordinality::integer, c.value
-        from node n
-       cross join lateral jsonb_array_elements(n.doc -> 'children') with ordinality c
-       where n.doc ? 'children'
-  ), numbered as (
-    select n.ord, n.doc, cardinality(n.ord) as depth,
-           case when n.ord = '{}' then v_top else v_shift + (row_number() over (order by n.ord))::integer - 1 end as command_no
+  -- Walked in plan order; v_line holds the numbers on the way down to the present command.
+  for v_node in
+    with recursive node as (
+        select array[]::integer[] as place, p_plan as doc
+      union all
+        select n.place || c.ordinality::integer, c.value
+          from node n
+         cross join lateral jsonb_array_elements(n.doc -> 'children') with ordinality c
+         where n.doc ? 'children'
+    )
+    select n.doc, cardinality(n.place) as depth,
+           case when n.place = '{}' then v_top else v_shift + (row_number() over (order by n.place))::integer - 1 end as command_no
       from node n
-  ), lineage as (   -- of the commands below the second level only
-    select c.ord, array_agg(a.command_no order by k) as list
-      from numbered c
-     cross join lateral generate_series(1, c.depth - 1) k
-      join numbered a on a.ord = c.ord[:k]
-     where c.depth > 1
-     group by c.ord
-  )
-  select array_agg(row(c.command_no, case when c.depth > 0 then coalesce(l.list[c.depth - 1], v_top) end,
-                       case when c.depth > 0 then nullif(coalesce(p_ancestors, '{}') || coalesce(l.list, '{}'), '{}') end,
-                       coalesce((c.doc ->> 'command_id')::uuid, gen_random_uuid()),
-                       c.doc ->> 'action_type')::atm_internal.plan_node order by c.command_no),
-         array_agg(c.doc order by c.command_no)
-    into nodes, docs
-    from numbered c
-    left join lineage l on l.ord = c.ord;
+     order by n.place
+  loop
+    nodes := nodes || row(v_node.command_no, v_line[v_node.depth],
+                          case when v_node.depth > 0 then nullif(coalesce(p_ancestors, '{}') || v_line[2:v_node.depth], '{}') end,
+                          coalesce((v_node.doc ->> 'command_id')::uuid, gen_random_uuid()),
+                          v_node.doc ->> 'action_type')::atm_internal.plan_node;
+    docs := docs || v_node.doc;
+    v_line := v_line[:v_node.depth] || v_node.command_no;
+  end loop;
 end
 $$;
 
--- The parameters of a document's tasks, in plan order.
-create or replace function atm_internal.plan_parameters(p_plan jsonb, p_is_root boolean) returns jsonb[]
+-- The parameters of a document's tasks, a JSON array in plan order.
+create or replace function atm_internal.plan_parameters(p_plan jsonb, p_is_root boolean) returns jsonb
 language sql stable as $$
-  select array_agg(t.value -> 'parameters' order by d.n, t.ordinality)
+  select jsonb_agg(t.value -> 'parameters' order by d.n, t.ordinality)
     from atm_internal.plan_tree(p_plan, case when not p_is_root then 0 end, null, 1) x
    cross join lateral unnest(x.docs) with ordinality d (doc, n)
    cross join lateral jsonb_array_elements(d.doc -> 'tasks') with ordinality t

@@ -29,7 +29,7 @@ declare
 begin
   with new_command as (
     insert into atm_internal.command (root_no, command_no, parent_no, ancestors, command_id, action_type)
-    select p_root_no, n.command_no, n.parent_no, n.ancestors, n.command_id, n.action_type
+    select p_root_no, n.command_no, nullif(n.parent_no, 0), n.ancestors, n.command_id, n.action_type
       from unnest(p_flat.nodes) n
   ), new_task as (
     insert into atm_internal.task (task_id, root_no, command_no, task_no, pool_no, task_type, state, epoch, announced_at)
@@ -234,7 +234,8 @@ begin
   if not v_current then
     perform atm_internal.refuse_epoch(p_epoch);
   elsif v_planned then
-    return query select * from atm_internal.planned_tasks(atm_internal.same_plan(v_command_id, p_plan));
+    v_root_no := atm_internal.same_plan(v_command_id, p_plan);
+    return query select * from atm_internal.planned_tasks(v_root_no);
     return;
   elsif v_over then
     raise exception 'command % is over and in the history', v_command_id

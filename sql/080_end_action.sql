@@ -84,23 +84,26 @@ $$;
 
 -- The tasks of a root in plan order, with what they were planned with.
 create or replace function atm_internal.ended_tasks(p_root_no bigint, p_planned_at timestamptz) returns jsonb
-language sql stable as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-           'task_id', t.task_id, 'command_id', c.command_id, 'action_type', c.action_type, 'task_type', t.task_type,
-           'storage_pool_id', p.storage_pool_id, 'state', t.state, 'outcome', t.outcome, 'vdsm_task_id', t.vdsm_task_id,
-           'vdsm_state', t.vdsm_state, 'vdsm_result', t.vdsm_result, 'vdsm_code', t.vdsm_code,
-           'vdsm_message', t.vdsm_message, 'parameters', coalesce(d.parameters, '{}'::jsonb)) order by t.task_no), '[]')
-    from atm_internal.task t
-    join atm_internal.command c on c.root_no = t.root_no and c.command_no = t.command_no
-    join atm_internal.pool p on p.pool_no = t.pool_no
-    left join (
-      select (row_number() over (order by a.part_no, x.n))::integer - 1 as task_no, x.parameters
-        from atm_internal.plan a
-       cross join lateral unnest(atm_internal.plan_parameters(a.document, a.part_no = 0)) with ordinality x (parameters, n)
-       -- The times keep the partitions of other months out.
-       where a.root_no = p_root_no and a.planned_at between p_planned_at and clock_timestamp()
-    ) d on d.task_no = t.task_no
-   where t.root_no = p_root_no
+language plpgsql stable as $$
+declare
+  v_parameters jsonb;   -- of all tasks, in plan order
+begin
+  select jsonb_agg(x.value order by a.part_no, x.ordinality) into v_parameters
+    from atm_internal.plan a
+   cross join lateral jsonb_array_elements(atm_internal.plan_parameters(a.document, a.part_no = 0)) with ordinality x
+   -- The times keep the partitions of other months out.
+   where a.root_no = p_root_no and a.planned_at between p_planned_at and clock_timestamp();
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+             'task_id', t.task_id, 'command_id', c.command_id, 'action_type', c.action_type, 'task_type', t.task_type,
+             'storage_pool_id', p.storage_pool_id, 'state', t.state, 'outcome', t.outcome, 'vdsm_task_id', t.vdsm_task_id,
+             'vdsm_state', t.vdsm_state, 'vdsm_result', t.vdsm_result, 'vdsm_code', t.vdsm_code, 'vdsm_message', t.vdsm_message,
+             'parameters', coalesce(nullif(v_parameters -> t.task_no, 'null'), '{}')) order by t.task_no), '[]')
+      from atm_internal.task t
+      join atm_internal.command c on c.root_no = t.root_no and c.command_no = t.command_no
+      join atm_internal.pool p on p.pool_no = t.pool_no
+     where t.root_no = p_root_no);
+end
 $$;
 
 -- Locks the root of a claim token.

@@ -11,7 +11,7 @@ select c.command_id, pc.command_id as parent_command_id, rc.command_id as root_c
   join atm_internal.root r on r.root_no = c.root_no
   join atm_internal.engine e on e.epoch = r.epoch
   join atm_internal.command rc on rc.root_no = c.root_no and rc.command_no = 0
-  left join atm_internal.command pc on pc.root_no = c.root_no and pc.command_no = c.parent_no;
+  left join atm_internal.command pc on pc.root_no = c.root_no and c.command_no > 0 and pc.command_no = coalesce(c.parent_no, 0);
 comment on view atm.commands is 'Live commands, roots and children; state, outcome and open_tasks are those of the root.';
 
 create or replace view atm.tasks as
