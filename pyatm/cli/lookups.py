@@ -261,7 +261,9 @@ def rendered(answer: Answer) -> RenderableType:
             continue
         parts.append(table(section))
         if section.more:
-            parts.append(Text(f"... and more than these {len(section.rows)}: see --limit"))
+            parts.append(
+                Text(f"... and more than these {len(section.rows)}: filter them, or see --limit")
+            )
     return Group(*parts)
 
 
