@@ -19,8 +19,12 @@ import structlog
 
 from tests.crash.points import POINTS
 from tests.crash.run import Result, run
-from tests.crash.schedule import LATEST, LONGEST_PAUSE
+from tests.crash.schedule import LATEST, LONGEST_PAUSE, WEIGHTS
 from tests.crash.world import LEASE, SETTINGS
+
+
+KILLS = {kind for kind in WEIGHTS if kind.startswith("kill")} | {"stop database", "fail over"}
+"""Faults that end a process at once."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -77,6 +81,12 @@ def _report(result: Result, seconds: float) -> None:
     print(f"  tasks: {_words(tasks)}; VDSM created {vdsm}")
     print(f"  refused because an entity was held: {len(evidence.refusals)}")
     print(f"  faults: {sum(result.faults.values())}: {_words(result.faults)}")
+    killed = Counter({k: n for k, n in result.faults.items() if k in KILLS})
+    deaths = sum(n for point, n in result.points.items() if point.endswith(" die"))
+    print(
+        f"  killed: {sum(killed.values()) + deaths}, of these engines at points {deaths}"
+        " (a failover kills the SPM; stop database is pg_ctl stop -m immediate)"
+    )
     print(
         f"  engine at points: {sum(result.points.values())} deaths and stops,"
         f" {len(names)} of {len(POINTS)} points, {len(result.points)} of {2 * len(POINTS)}"
