@@ -22,7 +22,6 @@ from tests.crash.run import Result, run
 from tests.crash.schedule import LATEST, LONGEST_PAUSE, WEIGHTS
 from tests.crash.world import LEASE, SETTINGS
 
-
 KILLS = {kind for kind in WEIGHTS if kind.startswith("kill")} | {"stop database", "fail over"}
 """Faults that end a process at once."""
 
