@@ -12,6 +12,7 @@ import sys
 from typing import Any
 from uuid import UUID
 
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from pyatm.engine import (
@@ -28,6 +29,7 @@ from pyatm.engine import (
 )
 from pyatm.vdsm import Address, Sending, VdsmClient
 
+Connection = AsyncConnection[Any]
 POOL = UUID("5849b030-626e-47cb-ad90-3ce782d831b3")
 DOMAIN = UUID("50000000-626e-47cb-ad90-3ce782d831b3")
 
@@ -77,13 +79,13 @@ class RemoveVm:
     async def prepare(self, end_action: EndAction) -> None:
         """Remote calls would be made here: outside the transaction, at least once."""
 
-    async def apply(self, db: Any, end_action: EndAction, prepared: None) -> Finish:
+    async def apply(self, connection: Connection, end_action: EndAction, prepared: None) -> Finish:
         """In the transaction of `finish_end_action`: exactly once."""
         for task in end_action.tasks:
             disk_id = UUID(task.parameters["disk_id"])
-            if not await self._engine.can_compensate("Disk", disk_id, connection=db):
+            if not await self._engine.can_compensate("Disk", disk_id, connection=connection):
                 return Finish("retry", message=f"VDSM may still work on disk {disk_id}")
-        await db.execute(
+        await connection.execute(
             "SELECT my_engine.after_removal(%s, %s, %s)",
             [
                 end_action.parameters["vm_id"],

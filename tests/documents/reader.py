@@ -31,7 +31,8 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 FILE = re.compile(
-    r"^<!-- file: (?P<name>\S+) -->\n\n?```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?P<before>^<!-- file: (?P<name>\S+) -->\n\n?```\w+\n).*?(?=^```$)",
+    re.MULTILINE | re.DOTALL,
 )
 END = "end of the block"
 VDSM_PORT = "54321"
@@ -77,7 +78,7 @@ def with_files(document: Path, text: str) -> str:
 
     def shown(found: re.Match[str]) -> str:
         now = (document.parent / found["name"]).read_text(encoding="utf-8")
-        return found[0].replace(f"\n{found['text']}```", f"\n{now}```")
+        return found["before"] + now
 
     return FILE.sub(shown, text)
 

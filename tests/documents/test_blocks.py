@@ -12,6 +12,7 @@ from tests.documents.outputs import alike, normal
 from tests.documents.preparations import prepare
 from tests.documents.reader import (
     DOCUMENTS,
+    FILE,
     ROOT,
     Block,
     Reader,
@@ -46,6 +47,7 @@ def test_every_block_of_the_document_runs(document: Path, reader: Reader, dsn: s
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_files_that_the_document_shows_are_shown_as_they_are(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
+    assert len(FILE.findall(text)) == text.count("<!-- file: ")
     assert with_files(document, text) == text, "python -m tests.documents writes the new text"
 
 
@@ -120,3 +122,12 @@ def test_outputs_that_have_changed_are_written_and_the_others_stay(
         f"```sql\nSELECT '00:00:05'::interval AS age;\n```\n\n"
         f"{shown} age\n-----\n 00:00:07\n(1 row)\n```\n"
     )
+
+
+def test_a_file_that_a_document_shows_replaces_what_was_shown_before(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("print(1)\n")
+    for before in ("", "old\n", "x\ny\n"):
+        text = f"<!-- file: a.py -->\n\n```python\n{before}```\n\n```python\nother\n```\n"
+        assert with_files(tmp_path / "page.md", text) == (
+            "<!-- file: a.py -->\n\n```python\nprint(1)\n```\n\n```python\nother\n```\n"
+        )
