@@ -88,7 +88,7 @@ def kill(engine: EngineProcess) -> None:
     """SIGKILL; nothing else may have ended it."""
     assert engine.child.poll() is None
     engine.child.send_signal(signal.SIGKILL)
-    assert engine.child.wait(10) == -signal.SIGKILL
+    assert engine.child.wait(30) == -signal.SIGKILL
 
 
 def release(stage: Stage) -> None:

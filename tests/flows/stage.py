@@ -5,8 +5,6 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -21,6 +19,7 @@ from pyatm.simulator.execution_log import read_tasks
 from pyatm.simulator.process import SimulatorProcess
 from tests.cli.programs import environment
 from tests.conftest import Connection
+from tests.flows.nursery import Nursery
 from tests.poller.stage import PollerProcess
 
 PATIENCE = 60.0
@@ -33,21 +32,16 @@ class EngineProcess:
 
     def __init__(self, stage: "Stage", *options: str) -> None:
         self.events: list[dict[str, Any]] = []
-        command = [sys.executable, "-m", "pyatm.flows.reference_engine", "--pool", POOL]
+        arguments = ["--pool", POOL]
         for simulator in stage.simulators:
-            command += ["--vdsm", f"{simulator.host}:{simulator.port}"]
-        command += options
-        log = (stage.directory / f"engine-{uuid.uuid4().hex[:8]}.log").open("wb")
-        self.child = subprocess.Popen(
-            command,
-            env=environment(PYATM_DSN=stage.engine_dsn, PYATM_VDSM__TLS="false"),
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-        log.close()
-        self._log = Path(log.name)
+            arguments += ["--vdsm", f"{simulator.host}:{simulator.port}"]
+        arguments += options
+        variables = environment(PYATM_DSN=stage.engine_dsn, PYATM_VDSM__TLS="false")
+        self._log = stage.directory / f"engine-{uuid.uuid4().hex[:8]}.log"
+        self._output, theirs = os.pipe()
+        with self._log.open("wb") as log:
+            self.child = stage.nursery.start(arguments, variables, theirs, log.fileno())
+        os.close(theirs)
         self._rest = b""
 
     def until(self, event: str) -> dict[str, Any]:
@@ -61,12 +55,10 @@ class EngineProcess:
     def next(self) -> dict[str, Any] | None:
         """The next event, None when the process has ended; fails when nothing comes."""
         end = time.monotonic() + PATIENCE
-        output = self.child.stdout
-        assert output is not None
         while b"\n" not in self._rest:
-            ready = select.select([output], [], [], max(end - time.monotonic(), 0))[0]
+            ready = select.select([self._output], [], [], max(end - time.monotonic(), 0))[0]
             assert ready, self._story()
-            more = os.read(output.fileno(), 65536)
+            more = os.read(self._output, 65536)
             if not more:
                 return None
             self._rest += more
@@ -81,12 +73,12 @@ class EngineProcess:
         return self.child.wait(10)
 
     def kill(self) -> None:
-        """SIGKILL, unless it has ended."""
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGKILL)
-        self.child.wait()
-        if self.child.stdout is not None:
-            self.child.stdout.close()
+        """SIGKILL, unless it has ended; nothing more can be read."""
+        self.child.send_signal(signal.SIGKILL)
+        self.child.wait(10)
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
 
     def all(self, event: str) -> list[dict[str, Any]]:
         """The events of one kind so far."""
@@ -105,7 +97,10 @@ class EngineProcess:
 class Stage:
     """One test's world."""
 
-    def __init__(self, dsn: str, db: Connection, directory: Path, *, job_seconds: str) -> None:
+    def __init__(
+        self, dsn: str, db: Connection, directory: Path, nursery: Nursery, *, job_seconds: str
+    ) -> None:
+        self.nursery = nursery
         self.dsn, self.db, self.directory = dsn, db, directory
         # The engine's own role: it may do no more than an engine in production.
         self.engine_dsn = make_conninfo(dsn, options="-c role=atm_engine")
