@@ -72,6 +72,10 @@ class EngineProcess:
             pass
         return self.child.wait(10)
 
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self.child.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, unless it has ended; nothing more can be read."""
         self.child.send_signal(signal.SIGKILL)
@@ -199,8 +203,16 @@ class Stage:
             time.sleep(0.05)
 
     def at_vdsm(self) -> list[dict[str, Any]]:
-        """The tasks in VDSM's memory."""
-        return self.control("tasks")
+        """The tasks in the memory of all hosts."""
+
+        async def listed() -> list[dict[str, Any]]:
+            tasks: list[dict[str, Any]] = []
+            for simulator in self.simulators:
+                async with simulator.control() as control:
+                    tasks += await control.tasks()
+            return tasks
+
+        return asyncio.run(listed())
 
     def control(self, operation: str, *arguments: Any, **fields: Any) -> Any:
         """One operation of the simulator's control port."""
