@@ -1,5 +1,6 @@
-"""The flows that exist, by the name on the command line."""
+"""The flows that exist."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from pyatm.flows.create_snapshot import CreateSnapshot
@@ -9,8 +10,15 @@ from pyatm.flows.hibernate_vm import HibernateVm
 from pyatm.flows.remove_vm import RemoveVm
 from pyatm.flows.storage_domain import DeactivateDomain
 
-FLOWS: Final[dict[str, Flow]] = {
-    flow.name: flow for flow in (RemoveVm(), HibernateVm(), CreateTemplate(), CreateSnapshot())
-}
-ENDINGS: Final[tuple[Ending, ...]] = (*FLOWS.values(), DeactivateDomain())
-BY_ACTION: Final[dict[str, Ending]] = {ending.action_type: ending for ending in ENDINGS}
+FLOWS: Final[tuple[Ending, ...]] = (
+    RemoveVm(),
+    HibernateVm(),
+    CreateTemplate(),
+    CreateSnapshot(),
+    DeactivateDomain(),
+)
+
+
+def by_name(endings: Iterable[Ending]) -> dict[str, Flow]:
+    """Those that can be run on a VM, by their names on the command line."""
+    return {flow.name: flow for flow in endings if isinstance(flow, Flow)}

@@ -1,7 +1,6 @@
 """What a flow is.
 
-A fifth flow is one more class of `Flow` in a file of its own, listed in `catalogue.FLOWS`; its
-tasks use the verbs of `vdsm_tasks.METHODS`, where a new verb is one more line. See docs/flows.md.
+docs/flows.md writes a fifth one.
 """
 
 from abc import ABC, abstractmethod

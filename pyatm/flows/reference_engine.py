@@ -54,6 +54,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -74,8 +75,8 @@ from pyatm.engine import (
     StaleEpoch,
     Submission,
 )
-from pyatm.flows.catalogue import BY_ACTION, FLOWS
-from pyatm.flows.flow import Options
+from pyatm.flows.catalogue import FLOWS, by_name
+from pyatm.flows.flow import Ending, Options
 from pyatm.flows.handler import COMPENSATION_PAUSE, FlowHandler
 from pyatm.flows.hosts import Hosts, connector
 from pyatm.flows.inventory import Inventory, NotInInventory, NotOk
@@ -96,10 +97,19 @@ class ReferenceEngine:
         options: of the command line.
         settings: DSN and VDSM.
         trail: where it tells what happens.
+        flows: that it runs; others' commands are not ended.
     """
 
-    def __init__(self, options: argparse.Namespace, settings: Settings, trail: Trail) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        settings: Settings,
+        trail: Trail,
+        flows: Iterable[Ending],
+    ) -> None:
         self._options, self._settings, self._trail = options, settings, trail
+        self._endings = {ending.action_type: ending for ending in flows}
+        self._flows = by_name(self._endings.values())
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -164,7 +174,7 @@ class ReferenceEngine:
         )
         runner = EndActionRunner(
             engine,
-            FlowHandler(engine, BY_ACTION, hosts, self._options.compensation_pause),
+            FlowHandler(engine, self._endings, hosts, self._options.compensation_pause),
             listen_dsn=listen_dsn,
             lease=self._options.lease,
             rescan=self._options.rescan,
@@ -182,7 +192,7 @@ class ReferenceEngine:
         await submission.close()
 
     async def _submit(self, engine: Engine, submission: Submission, sender: Sender) -> None:
-        flow, chosen = FLOWS[self._options.flow], Options(memory=self._options.memory)
+        flow, chosen = self._flows[self._options.flow], Options(memory=self._options.memory)
         vm_id: UUID | None = self._options.vm
         if vm_id is None:
             async with engine.transaction("add_vm") as transaction:
@@ -243,13 +253,7 @@ class ReferenceEngine:
         row = await cursor.fetchone()
         if row is None or row[0] != engine.epoch:
             # Without anything to write nobody else would tell us.
-            raise StaleEpoch(f"engine {engine.name} has been started again elsewhere", "AT201")
-        if pending := await reverting(connection, engine.name):
-            async with connection.transaction():
-                settled = await settle_reverted(connection)
-            for root in settled:
-                await self._trail.event("reverted", command_id=str(root))
-            pending = await reverting(connection, engine.name) if settled else pending
+            raise StaleEpoch(f"epoch {engine.epoch} is stale", "AT201")
         cursor = await connection.execute(
             "SELECT count(*) FROM atm.commands WHERE engine_name = %s"
             " AND parent_command_id IS NULL"
@@ -257,7 +261,14 @@ class ReferenceEngine:
             [engine.name],
         )
         row = await cursor.fetchone()
-        return pending + (int(row[0]) if row is not None else 1)
+        commands = int(row[0]) if row is not None else 1
+        # Counted after the commands: an endAction may just now turn one into reverts.
+        if pending := await reverting(connection, engine.name):
+            async with connection.transaction():
+                settled = await settle_reverted(connection)
+            for root in settled:
+                await self._trail.event("reverted", command_id=str(root))
+        return commands + pending
 
 
 def _address(text: str) -> Address:
@@ -267,9 +278,9 @@ def _address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+def _arguments(arguments: list[str] | None, flows: Iterable[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="reference_engine", description="The reference engine.")
-    parser.add_argument("--flow", choices=sorted(FLOWS))
+    parser.add_argument("--flow", choices=sorted(flows))
     parser.add_argument("--resume", action="store_true", help="no flow: only what is there")
     parser.add_argument("--disks", type=int, default=4)
     parser.add_argument("--vm", type=UUID)
@@ -294,9 +305,15 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the process; returns its exit code."""
-    options = _arguments(arguments)
+def main(arguments: list[str] | None = None, flows: Iterable[Ending] = FLOWS) -> int:
+    """Run the process; returns its exit code.
+
+    Args:
+        arguments: of the command line; None: those of this process.
+        flows: what it can run, such as `(*FLOWS, MyFlow())`.
+    """
+    known = tuple(flows)
+    options = _arguments(arguments, by_name(known))
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(
             os.environ.get("PYATM_LOG_LEVEL") or "info"
@@ -306,9 +323,10 @@ def main(arguments: list[str] | None = None) -> int:
     trail = Trail(options.pause_at, options.points)
     try:
         settings = load_settings(dsn=options.dsn)
-        asyncio.run(ReferenceEngine(options, settings, trail).run())
+        asyncio.run(ReferenceEngine(options, settings, trail, known).run())
     except StaleEpoch as error:
-        trail.write("error", message=str(error))
+        fenced = f"engine {options.engine} has been started again elsewhere; this process ends"
+        trail.write("error", message=f"{fenced} ({error})")
         return EXIT_FENCED
     except (EntityBusy, NotOk, NotInInventory) as error:
         trail.write("error", message=str(error))
