@@ -22,7 +22,7 @@ from tests.conftest import Connection
 from tests.flows.nursery import Nursery
 from tests.poller.stage import PollerProcess
 
-PATIENCE = 60.0
+PATIENCE = 150.0
 POOL = "5849b030-626e-47cb-ad90-3ce782d831b3"
 DOMAIN = "773adfc7-10d4-4e60-b700-3272ee1871f9"
 
