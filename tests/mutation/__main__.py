@@ -81,7 +81,7 @@ def first_failure(place: Path, selection: str, dsn: str) -> str:
         text=True,
         timeout=LIMIT,
     )
-    if found := re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE):
+    if found := re.search(r"^FAILED (\S+?)(\[|$| )", done.stdout, re.MULTILINE):
         return found[1]
     if done.returncode != 0:
         raise BrokenMutantError(done.stdout[-2000:] + done.stderr[-2000:])

@@ -211,3 +211,18 @@ def test_attempts_are_counted_over_expired_leases_and_end_in_end_failed(world: W
     assert world.one("select count(*) from atm.cancel_command(%s, 'by hand', false)", root) == 1
     world.settle()
     assert world.live_rows() == 0
+
+
+def test_an_end_action_is_its_claimers_until_the_lease_or_the_engine_is_over(world: World) -> None:
+    world.plan(world.document(0))
+    (first,) = world.claim(lease="1 hour")
+    assert world.claim() == [], "somebody has it"
+    world.epoch = world.start_engine()
+    (second,) = world.claim(lease="1 microsecond")
+    (third,) = world.claim(lease="1 hour")
+    assert [c["attempt"] for c in (first, second, third)] == [1, 2, 3]
+    for stale in (first, second):
+        with pytest.raises(psycopg.Error) as refusal:
+            world.finish(stale["token"])
+        assert refusal.value.sqlstate == "AT203"
+    assert world.finish(third["token"]) == "ended"
