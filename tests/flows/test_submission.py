@@ -81,6 +81,24 @@ async def test_each_task_is_sent_once_in_plan_order(aconnect: AsyncConnect, db: 
     assert states(db) == ["running", "running"]
 
 
+async def test_what_was_sent_is_never_sent_again_even_if_its_bind_did_not_come_about(
+    aconnect: AsyncConnect, db: Connection
+) -> None:
+    async def interrupted(event: str, **facts: Any) -> None:
+        if event == "answered":
+            raise ConnectionError("between the answer and the bind")
+
+    engine, sent = await started(aconnect), Sent()
+    tasks = await engine.plan_command(plan())
+    submission = Submission(engine, sent, observe=interrupted)
+    with pytest.raises(ConnectionError):
+        await submission.run(tasks, Announcement(None, time.monotonic()))
+    assert states(db) == ["submitting", "planned"]
+    assert await submission.run(tasks) == ("doubted",)
+    assert sent.task_ids == [tasks[0].task_id]
+    assert states(db) == ["in_doubt", "done"]
+
+
 async def test_an_older_incarnation_is_told_that_it_is_stale(
     aconnect: AsyncConnect, db: Connection
 ) -> None:
