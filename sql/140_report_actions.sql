@@ -37,10 +37,9 @@ begin
       join atm_internal.task t on t.vdsm_task_id = a.vdsm_task_id and t.pool_no = v_poll.pool_no
   ), clearing as materialized (
     select t.root_no, t.task_no, count(*) over (partition by t.root_no) = r.uncleared as is_over
-      from act a
+      from (select distinct a.root_no, a.task_no from act a where a.action = 'clear' and a.ok) a
       join atm_internal.task t on t.root_no = a.root_no and t.task_no = a.task_no and t.cleared_at is null and t.state = 'done'
       join atm_internal.root r on r.root_no = t.root_no and r.state = 'ended'
-     where a.action = 'clear' and a.ok
   ), cleared as (    -- a root whose last tasks are among these is archived below, so its rows need not be written first
     update atm_internal.task t set cleared_at = clock_timestamp()
       from clearing c where t.root_no = c.root_no and t.task_no = c.task_no and not c.is_over

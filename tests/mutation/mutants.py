@@ -368,7 +368,8 @@ MUTANTS = (
         "401 counts as cleared",
         "4.11",
         ACTIONS,
-        ("a.action = 'clear' and a.ok\n       and", "a.action = 'clear' and (a.ok or a.code = 401)\n       and"),
+        ("a.action = 'clear' and a.ok) a\n", "a.action = 'clear' and (a.ok or a.code = 401)) a\n"),
+        tests=(HARD, WALKS),
     ),
     mutant(
         "a revert is not waited for",

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from .world import FINISHED, ROLLED_BACK, World, status
 
@@ -226,3 +227,26 @@ def test_an_end_action_is_its_claimers_until_the_lease_or_the_engine_is_over(wor
             world.finish(stale["token"])
         assert refusal.value.sqlstate == "AT203"
     assert world.finish(third["token"]) == "ended"
+
+
+def test_a_task_is_lost_only_after_it_has_been_missing_for_absence_time(world: World) -> None:
+    world.set(absence_time="1 hour")
+    _, (task,), _ = world.planned_and_bound(1)
+    world.vdsm.clear()
+    world.settle(4)
+    assert world.task(task["task_id"])["state"] == "running"
+    world.set(absence_time="0")
+    world.poll()
+    assert world.task(task["task_id"])["outcome"] == "lost"
+
+
+def test_a_clear_that_is_reported_twice_counts_once(world: World) -> None:
+    root, _, vdsm = world.planned_and_bound(2)
+    world.vdsm = dict.fromkeys(vdsm, FINISHED)
+    world.poll()
+    (claim,) = world.claim()
+    world.finish(claim["token"])
+    twice = {"vdsm_task_id": vdsm[0], "action": "clear", "ok": True}
+    actions = Jsonb([twice, {**twice, "code": 0}])
+    world.one("select atm.report_actions(%s, %s, %s)", world.token, world.pool_id, actions)
+    assert world.state(root) == "ended", "the other task is still there"
