@@ -52,7 +52,6 @@ ANNOUNCING = "sql/060_submission.sql"
 ENGINE = "sql/070_engine.sql"
 ENDING = "sql/080_end_action.sql"
 ENTITIES = "sql/090_entities.sql"
-HISTORY = "sql/100_history.sql"
 POOLS = "sql/110_pools.sql"
 REPORT = "sql/120_report_poll.sql"
 UNKNOWNS = "sql/130_unknowns.sql"
@@ -153,6 +152,7 @@ MUTANTS = (
         "4.6 start_engine",
         ENGINE,
         ("where r.root_no = any (p_root_nos) and r.state = 'ending';", "where false;"),
+        tests=(HARD, WALKS),
     ),
     mutant(
         "open commands of a gone engine stay open",
@@ -165,12 +165,14 @@ MUTANTS = (
         "4.6 token",
         ENDING,
         ("else nextval('atm_internal.stamp') end,", "else coalesce(r.token, nextval('atm_internal.stamp')) end,"),
+        tests=(HARD, WALKS),
     ),
     mutant(
         "a claim takes what another holds",
         "4.6 lease of endAction",
         ENDING,
         ("where r.epoch = p_epoch and r.due_at <= v_now", "where r.epoch = p_epoch and r.due_at is not null"),
+        tests=(HARD, WALKS),
     ),
     mutant(
         "endAction is tried for ever",
@@ -264,6 +266,7 @@ MUTANTS = (
         "4.3 absence_time",
         REPORT,
         ("and p_started >= p_poll.lver_since + p_set.absence_time", ""),
+        tests=(HARD, WALKS),
     ),
     mutant(
         "a doubt is settled beside an unfinished unknown",
@@ -283,12 +286,6 @@ MUTANTS = (
         "4.4 suspects",
         UNKNOWNS,
         ("(t.state in ('submitting', 'in_doubt') or", "(t.state = 'submitting' or"),
-    ),
-    mutant(
-        "orphans are forgotten with their suspects",
-        "4.4 orphans",
-        HISTORY,
-        ("update atm_internal.unknown u set suspected = true", "update atm_internal.unknown u set suspected = false"),
     ),
     mutant(
         "orphans are forgotten with a doubt that is settled",
@@ -339,6 +336,7 @@ MUTANTS = (
         "3 association",
         ENTITIES,
         ("or c.ancestors && (p_hold).command_nos", ""),
+        tests=(HARD, WALKS),
     ),
     # 3: outcomes.
     mutant(

@@ -250,3 +250,26 @@ def test_a_clear_that_is_reported_twice_counts_once(world: World) -> None:
     actions = Jsonb([twice, {**twice, "code": 0}])
     world.one("select atm.report_actions(%s, %s, %s)", world.token, world.pool_id, actions)
     assert world.state(root) == "ended", "the other task is still there"
+
+
+def test_a_doubt_waits_until_the_spm_has_been_there_for_absence_time(world: World) -> None:
+    world.set(absence_time="1 hour")
+    (row,) = world.plan(world.document(1, submit=True))
+    world.one("select atm.doubt_task(%s, %s, 'no answer')", world.epoch, row["task_id"])
+    world.settle(4)
+    assert world.task(row["task_id"])["state"] == "in_doubt", "it may not have loaded all tasks"
+    world.set(absence_time="0")
+    world.poll()
+    assert world.task(row["task_id"])["outcome"] == "in_doubt"
+
+
+def test_a_task_is_associated_with_what_each_command_above_it_names(world: World) -> None:
+    disk = str(uuid.uuid4())
+    document = world.document(1, submit=True)
+    (below,) = document["children"]
+    entities = [{"type": "Disk", "id": disk}]
+    above = {"action_type": "RemoveDisk", "entities": entities, "children": [below]}
+    (row,) = world.plan({**document, "children": [above]})
+    found = world.rows("select task_id from atm.entity_tasks('Disk', %s)", disk)
+    assert [r["task_id"] for r in found] == [row["task_id"]]
+    assert world.one("select atm.can_compensate('Disk', %s)", disk) is False
