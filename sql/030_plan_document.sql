@@ -97,7 +97,7 @@ declare
   -- The top's number, and what is to be added to the place of a command in plan order.
   v_top constant integer := coalesce(p_parent, p_first_command);
   v_shift constant integer := p_first_command - case when p_parent is null then 0 else 1 end;
-  v_line integer[] := '{}';
+  v_line integer[] := array[]::integer[];
   v_node record;
 begin
   if not jsonb_path_exists(p_plan, '$.children[*].children[*]') then
