@@ -41,7 +41,9 @@ def terminal(dsn: str, *arguments: str) -> Generator[Any]:
     child = pexpect.spawn(
         sys.executable,
         ["-m", "pyatm.cli.start", "top", *arguments],
-        env=environment(PYATM_DSN=dsn, TERM="xterm-256color"),  # pyright: ignore[reportArgumentType]
+        env=environment(  # pyright: ignore[reportArgumentType]
+            PYATM_DSN=dsn, TERM="xterm-256color", COLUMNS="150", LINES="40"
+        ),
         cwd=str(ROOT),
         encoding="utf-8",
         timeout=60,
@@ -102,7 +104,9 @@ def test_the_modes_of_the_terminal_are_back_for_the_shell(mess: Mess, dsn: str) 
     child = pexpect.spawn(
         "/bin/sh",
         ["-c", command],
-        env=environment(PYATM_DSN=dsn, TERM="xterm-256color"),  # pyright: ignore[reportArgumentType]
+        env=environment(  # pyright: ignore[reportArgumentType]
+            PYATM_DSN=dsn, TERM="xterm-256color", COLUMNS="150", LINES="40"
+        ),
         cwd=str(ROOT),
         encoding="utf-8",
         timeout=60,
