@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from psycopg import sql
 
 from pyatm.database.migrate import migrate
@@ -20,6 +21,12 @@ from tests import branches, servers
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and their children
 # too: tests of interrupted programs would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# CI runs the same examples each time, so that a change is judged by what it changes. Everybody
+# else looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+if os.environ.get("PYATM_TEST_REPEATABLE") == "1":
+    settings.load_profile("repeatable")
 
 CHOICE = pytest.StashKey[servers.Choice]()
 SERVER = pytest.StashKey[str]()
