@@ -37,11 +37,10 @@ only once per engine process: a repeated call returns submitting again.
 Returns task_id and state in the given order; a task that was aborted meanwhile is done.
 Errors: AT001 NULL; AT008 no such live task; AT201 stale epoch or another engine's task. Locks the tasks in the order of their ids.$$;
 
--- Announces those of the tasks that are planned.
+-- Announces those of the tasks, locked in the order of their ids, that are planned.
 create or replace function atm_internal.announce(p_epoch bigint, p_task_ids uuid[]) returns void
 language plpgsql as $$
 begin
-  perform from atm_internal.task t where t.task_id = any (p_task_ids) order by t.task_id for no key update;
   update atm_internal.task t set state = 'submitting', announced_at = clock_timestamp()
    where t.task_id = any (p_task_ids) and t.epoch = p_epoch and t.state = 'planned';
 end
@@ -150,24 +149,24 @@ begin
   if not atm_internal.is_current(p_epoch) then    -- start_engine had the lock
     perform atm_internal.refuse_epoch(p_epoch);
   elsif v_task.vdsm_task_id = p_vdsm_task_id then
-    perform atm_internal.announce(p_epoch, p_next);
-    return;
+    null;   -- the same bind again
   elsif v_task.state in ('submitting', 'in_doubt') and v_task.epoch = p_epoch then
     update atm_internal.task t set state = 'running', vdsm_task_id = p_vdsm_task_id, bound_at = clock_timestamp()
      where t.task_id = p_task_id;
     delete from atm_internal.watch w where w.root_no = v_task.root_no and w.task_no = v_task.task_no and w.kind = 'doubt';
-    perform atm_internal.announce(p_epoch, p_next);
-    return;
+  else
+    raise exception 'task % is %: it cannot be bound to VDSM task %', p_task_id,
+        coalesce(v_task.outcome::text, v_task.state::text), p_vdsm_task_id
+      using errcode = 'AT104',
+            detail = case
+              when v_task.vdsm_task_id is not null then format('It is bound to VDSM task %s.', v_task.vdsm_task_id)
+              when v_task.state = 'planned' then 'It was never announced.'
+              when v_task.epoch is null then 'Its engine was started again since it was announced, or it is over.'
+              else 'Its state does not allow it.' end,
+            hint = 'The VDSM task will be followed and cleared as an orphan.';
   end if;
-  raise exception 'task % is %: it cannot be bound to VDSM task %', p_task_id,
-      coalesce(v_task.outcome::text, v_task.state::text), p_vdsm_task_id
-    using errcode = 'AT104',
-          detail = case
-            when v_task.vdsm_task_id is not null then format('It is bound to VDSM task %s.', v_task.vdsm_task_id)
-            when v_task.state = 'planned' then 'It was never announced.'
-            when v_task.epoch is null then 'Its engine was started again since it was announced, or it is over.'
-            else 'Its state does not allow it.' end,
-          hint = 'The VDSM task will be followed and cleared as an orphan.';
+  perform from atm_internal.task t where t.task_id = any (p_next) order by t.task_id for no key update;
+  perform atm_internal.announce(p_epoch, p_next);
 end
 $$;
 
