@@ -57,7 +57,11 @@ class Handler(Protocol):
 
 
 Observer = Callable[[str, EndAction, str], Awaitable[None]]
-"""`await observe("claimed" | "finished" | "retried", end_action, detail)`."""
+"""`await observe("claimed" | "finished" | "retried", end_action, detail)`.
+
+The detail is the outcome of the command, the root's state after the finishing transaction, or the
+error.
+"""
 
 
 async def _silent(event: str, end_action: EndAction, detail: str) -> None:
@@ -158,7 +162,7 @@ class EndActionRunner:
         try:
             prepared = await self._handler.prepare(end_action)
             await self._at("prepared")
-            finish = await self._finish(end_action, prepared)
+            state = await self._finish(end_action, prepared)
         except (StaleToken, StaleEpoch) as stale:
             log.warning("endAction dropped", reason=str(stale))
             return
@@ -168,9 +172,10 @@ class EndActionRunner:
             await self._retry(end_action, text)
             await self._observe("retried", end_action, text)
             return
-        await self._observe("finished", end_action, finish.result)
+        await self._observe("finished", end_action, state)
 
-    async def _finish(self, end_action: EndAction, prepared: Any) -> Finish:
+    async def _finish(self, end_action: EndAction, prepared: Any) -> str:
+        """The finishing transaction; returns the root's state after it."""
         async with self._engine.transaction("finish_end_action") as transaction:
             connection = transaction.connection
             finish = await self._handler.apply(connection, end_action, prepared)
@@ -178,7 +183,7 @@ class EndActionRunner:
             pause = finish.retry_after
             if finish.result in ("retry", "postpone"):
                 pause = pause or self._pause(end_action)
-            await self._engine.finish_end_action(
+            state = await self._engine.finish_end_action(
                 end_action.token,
                 finish.result,
                 retry_after=pause,
@@ -188,7 +193,7 @@ class EndActionRunner:
             )
         if pause is not None:
             self._look_again_after(pause)
-        return finish
+        return state
 
     def _look_again_after(self, pause: timedelta) -> None:
         """Nobody notifies us when a pause is over, and the re-scan may be long."""

@@ -222,13 +222,13 @@ class ReferenceEngine:
                 outcome=end_action.outcome,
                 attempt=end_action.attempt,
             )
-        elif event == "finished" and detail in ("done", "give_up"):
+        elif event == "finished" and detail in ("ended", "reverting", "end_failed"):
             await self._trail.event(
                 "ended",
                 command_id=command_id,
                 action_type=end_action.action_type,
                 outcome=end_action.outcome,
-                result=detail,
+                state=detail,
                 tasks=[task.outcome for task in end_action.tasks],
             )
         else:

@@ -50,7 +50,7 @@ def check(evidence: Evidence) -> list[Violation]:
         *one_effect(evidence),
         *nothing_lost(evidence),
         *cleared_before_gone(evidence, tasks),
-        *exclusion(evidence),
+        *exclusion(evidence, tasks),
         *justified_refusals(evidence),
         *fenced(evidence),
         *compensation(evidence, tasks),
@@ -163,9 +163,16 @@ def conflicts(one: Access, other: Access) -> bool:
     return "exclusive" in (one, other)
 
 
-def exclusion(evidence: Evidence) -> Iterator[Violation]:
-    """Invariant 4: from the planning transaction to the finishing one the holds stand."""
+def exclusion(evidence: Evidence, tasks: dict[str, VdsmTask]) -> Iterator[Violation]:
+    """Invariant 4: from the planning transaction to the finishing one the holds stand.
+
+    Those of a root that reverts stand until VDSM has undone its tasks.
+    """
     until = {effect.root: effect.at for effect in evidence.effects}
+    for root in evidence.ended.values():
+        undone = [tasks[t.vdsm_task_id].reverted for t in root.tasks if t.vdsm_task_id in tasks]
+        if root.root in until:
+            until[root.root] = max([until[root.root], *undone])
     by_entity: defaultdict[EntityKey, list[Planned]] = defaultdict(list)
     for planned in evidence.planned.values():
         for entity in planned.holds:
@@ -207,8 +214,8 @@ def justified_refusals(evidence: Evidence) -> Iterator[Violation]:
             shared = holder.holds.keys() & refusal.wanted.keys()
             if not any(conflicts(holder.holds[e], refusal.wanted[e]) for e in shared):
                 yield Violation(4, root, f"refused {wanted}, and does not hold it like that")
-            if evidence.finished.get(root, float("inf")) < refusal.began:
-                yield Violation(4, root, f"refused {wanted} after it had finished")
+            if evidence.freed.get(root, float("inf")) < refusal.began:
+                yield Violation(4, root, f"refused {wanted} after it had ended")
 
 
 def fenced(evidence: Evidence) -> Iterator[Violation]:

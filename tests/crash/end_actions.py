@@ -108,8 +108,8 @@ class Watcher:
                 tasks=[task.outcome for task in end_action.tasks],
             )
         elif event == "finished":
-            self.open = max(0, self.open - 1) if detail == "done" else self.open
-            self._recorder.write("finished", root=root, token=end_action.token, result=detail)
+            self.open = max(0, self.open - 1) if detail in ("ended", "reverting") else self.open
+            self._recorder.write("finished", root=root, token=end_action.token, state=detail)
         else:
             self._recorder.write("retried", root=root, token=end_action.token, reason=detail)
         await self._points.reach(event)

@@ -194,7 +194,8 @@ class Evidence:
 
     Attributes:
         sent: when each task was certainly announced, and its create perhaps sent.
-        finished: when each root's finishing transaction was known to be committed.
+        freed: when each root was known to have ended with its finishing transaction. One that was
+            reverting then holds its entities for longer.
         executed: the simulators' own log, all storage directories together, by time.
     """
 
@@ -208,6 +209,6 @@ class Evidence:
     refusals: Sequence[Refusal] = ()
     compensable: Sequence[Compensable] = ()
     sent: Mapping[str, float] = field(default_factory=dict[str, float])
-    finished: Mapping[str, float] = field(default_factory=dict[str, float])
+    freed: Mapping[str, float] = field(default_factory=dict[str, float])
     executed: Sequence[ExecutionEvent] = ()
     left: Left = Left()

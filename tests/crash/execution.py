@@ -18,6 +18,7 @@ class VdsmTask:
         last: the last line about it; without `over` its host was killed then or later.
         worked: its work ran to the end.
         success: VDSM ended it with result success, and nothing undid it.
+        reverted: when what had succeeded was undone at our request.
         cleared: when it was cleared, each time.
     """
 
@@ -28,6 +29,7 @@ class VdsmTask:
     last: float = 0.0
     worked: bool = False
     success: bool = False
+    reverted: float = 0.0
     cleared: list[float] = field(default_factory=list[float])
 
     @property
@@ -65,7 +67,9 @@ def lives(events: Iterable[ExecutionEvent]) -> dict[str, VdsmTask]:
                 task.over = event.time if task.over is None else task.over
             case "rolled_back":
                 # A revert undoes what had succeeded, and is asked for after the command's end.
-                if event.task_id not in reverting and event.details.get("succeeded"):
+                if event.task_id in reverting:
+                    task.reverted = event.time
+                elif event.details.get("succeeded"):
                     task.worked = False
             case "revert_requested":
                 reverting.add(event.task_id)

@@ -68,7 +68,7 @@ async def gather(
             for x in lines.get("compensable", [])
         ],
         sent=sent,
-        finished={x["root"]: x["at"] for x in lines.get("finished", []) if x["result"] == "done"},
+        freed={x["root"]: x["at"] for x in lines.get("finished", []) if x["state"] == "ended"},
         executed=executed(storage),
         left=left,
     )

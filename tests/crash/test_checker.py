@@ -41,6 +41,14 @@ def life(task: str, ours: str, begin: float, end: float) -> list[ExecutionEvent]
     ]
 
 
+def reverted(task: str, begin: float) -> tuple[ExecutionEvent, ...]:
+    return (
+        event(begin, "revert_requested", task),
+        event(begin + 0.1, "rolled_back", task, succeeded=True),
+        event(begin + 0.2, "finished", task, result="cleanSuccess"),
+    )
+
+
 def command(root: str, at: float, **changes: Any) -> Planned:
     task = PlannedTask(f"{root}-t", frozenset({DISK, VM}))
     return replace(
@@ -69,7 +77,7 @@ SOUND = Evidence(
     refusals=(Refusal(103.0, {DISK: "shared"}, ("a",)),),
     compensable=(Compensable(DISK, 107.0, 107.0),),
     sent={"a-t": 101.0, "b-t": 111.0},
-    finished={"a": 106.2, "b": 116.2},
+    freed={"a": 106.2, "b": 116.2},
     executed=(*life("a-v", "a-t", 101.5, 105.0), *life("b-v", "b-t", 111.5, 115.0)),
 )
 
@@ -216,14 +224,19 @@ CASES: dict[str, tuple[int, str, Evidence]] = {
         "held by a and by b at once",
         doctored(planned={**SOUND.planned, "b": command("b", 105.0)}),
     ),
+    "an entity was free while VDSM still reverted a task": (
+        4,
+        "held by a and by b at once",
+        doctored(executed=(*SOUND.executed, *reverted("a-v", 111.0))),
+    ),
     "a command held what one without an end holds": (
         4,
         "held by a and by b at once",
         doctored(effects=SOUND.effects[1:]),
     ),
-    "a refusal named a command that had finished": (
+    "a refusal named a command that had ended": (
         4,
-        "after it had finished",
+        "after it had ended",
         doctored(refusals=(Refusal(107.0, {DISK: "shared"}, ("a",)),)),
     ),
     "a refusal named a command that does not conflict": (
@@ -332,9 +345,10 @@ def test_what_was_not_announced_yet_needs_no_compensation() -> None:
 
 
 def test_a_revert_after_the_end_does_not_undo_the_success() -> None:
-    reverted = (
-        event(107.0, "revert_requested", "a-v"),
-        event(107.1, "rolled_back", "a-v", succeeded=True),
-        event(107.2, "finished", "a-v", result="cleanSuccess"),
-    )
-    assert check(doctored(executed=(*SOUND.executed, *reverted))) == []
+    assert check(doctored(executed=(*SOUND.executed, *reverted("a-v", 107.0)))) == []
+
+
+def test_who_reverts_may_refuse_others_after_its_end_action() -> None:
+    """The finishing transaction left it reverting: nothing says when it was free."""
+    refusal = Refusal(107.0, {DISK: "shared"}, ("a",))
+    assert check(doctored(freed={"b": 116.2}, refusals=(refusal,))) == []
