@@ -93,7 +93,7 @@ create unique index root_token on atm_internal.root (token) where token is not n
 create index root_chores on atm_internal.root (pool_no) where chores;
 
 create table atm_internal.command (
-  root_no     bigint not null references atm_internal.root,
+  root_no     bigint not null references atm_internal.root on delete restrict,
   command_no  integer not null check (command_no >= 0),   -- 0 is the root command
   parent_no   integer,                                    -- the parent; NULL for the root command and those directly below it
   ancestors   integer[],                                  -- the parent and those above it, without the root; NULL on the first two levels
@@ -101,7 +101,7 @@ create table atm_internal.command (
   action_type text not null check (action_type <> ''),
   primary key (root_no, command_no),
   check (parent_no between 1 and command_no - 1),
-  foreign key (root_no, parent_no) references atm_internal.command
+  foreign key (root_no, parent_no) references atm_internal.command on delete restrict
 );
 comment on table atm_internal.command is 'The command tree, root included; written once.';
 -- Which commands have this parent? The foreign key asks when a command is deleted; few commands are in it.
@@ -126,7 +126,7 @@ create table atm_internal.task (
   vdsm_state   text,
   vdsm_result  text,
   vdsm_message text,
-  foreign key (root_no, command_no) references atm_internal.command,
+  foreign key (root_no, command_no) references atm_internal.command on delete restrict,
   unique (root_no, task_no),
   check ((state = 'done') = (outcome is not null)),
   check ((state = 'done') = (done_at is not null)),
@@ -184,7 +184,7 @@ end
 $$;
 
 create table atm_internal.hold (
-  root_no     bigint not null references atm_internal.root,
+  root_no     bigint not null references atm_internal.root on delete restrict,
   entity_type text not null check (entity_type <> '' and length(entity_type) <= 200),
   entity_id   uuid not null,
   access      atm_internal.access not null,

@@ -13,7 +13,7 @@ create type atm_internal.watch_kind as enum (
 
 -- Rows exist only while something is being waited for, so the task rows stay narrow.
 create table atm_internal.watch (
-  root_no bigint not null references atm_internal.root,
+  root_no bigint not null references atm_internal.root on delete restrict,
   task_no integer not null,
   kind    atm_internal.watch_kind not null,
   pool_no integer not null references atm_internal.pool,
@@ -45,7 +45,7 @@ create index unknown_pool on atm_internal.unknown (pool_no);
 
 -- The tasks that were announced in its pool when it was first reported: one of them may be its origin.
 create table atm_internal.suspect (
-  root_no      bigint not null references atm_internal.root,
+  root_no      bigint not null references atm_internal.root on delete restrict,
   task_no      integer not null,
   vdsm_task_id uuid not null references atm_internal.unknown on delete cascade,
   primary key (root_no, task_no, vdsm_task_id)
@@ -55,7 +55,7 @@ create index suspect_vdsm_task_id on atm_internal.suspect (vdsm_task_id);
 
 -- The uncommon events in the life of a root: aborted, recovered, resolved, retried, given up.
 create table atm_internal.note (
-  root_no bigint not null references atm_internal.root,
+  root_no bigint not null references atm_internal.root on delete restrict,
   at      timestamptz not null default clock_timestamp(),
   event   text not null,
   who     text not null,
@@ -67,7 +67,7 @@ create index note_root_no on atm_internal.note (root_no);
 
 -- Roots that could not be recovered, with what they raised.
 create table atm_internal.set_aside (
-  root_no bigint primary key references atm_internal.root,
+  root_no bigint primary key references atm_internal.root on delete restrict,
   at      timestamptz not null default clock_timestamp(),
   code    text not null,
   message text not null

@@ -78,7 +78,6 @@ declare
   p_task_id alias for $2;
   p_vdsm_task_id alias for $3;
   p_next alias for $4;
-  v_bound boolean;
   v_changed integer;
   v_next uuid;
 begin
@@ -87,29 +86,26 @@ begin
       'epoch', p_epoch, 'task_id', p_task_id, 'vdsm_task_id', p_vdsm_task_id, 'submit_next', p_next));
   end if;
   -- One statement binds the one and announces the others.
-  with changed as (
-    update atm_internal.task t set
-      state        = case when t.task_id = p_task_id then 'running' else 'submitting' end::atm_internal.task_state,
-      vdsm_task_id = case when t.task_id = p_task_id then p_vdsm_task_id end,
-      bound_at     = case when t.task_id = p_task_id then clock_timestamp() end,
-      announced_at = case when t.task_id = p_task_id then t.announced_at else clock_timestamp() end
-     where t.task_id = any (p_task_id || p_next)
-       and t.state = case when t.task_id = p_task_id then 'submitting' else 'planned' end::atm_internal.task_state
-       and t.epoch = p_epoch
-       and exists (select from atm_internal.engine e where e.epoch = p_epoch)
-       and not exists (select from atm_internal.task b where b.vdsm_task_id = p_vdsm_task_id)
-    returning t.task_id
-  )
-  select count(*), coalesce(bool_or(c.task_id = p_task_id), false) into v_changed, v_bound from changed c;
-  if v_bound and v_changed = 1 + cardinality(p_next) then
+  update atm_internal.task t set
+    state        = case when t.task_id = p_task_id then 'running' else 'submitting' end::atm_internal.task_state,
+    vdsm_task_id = case when t.task_id = p_task_id then p_vdsm_task_id end,
+    bound_at     = case when t.task_id = p_task_id then clock_timestamp() end,
+    announced_at = case when t.task_id = p_task_id then t.announced_at else clock_timestamp() end
+   where t.task_id = any (p_task_id || p_next)
+     and t.state = case when t.task_id = p_task_id then 'submitting' else 'planned' end::atm_internal.task_state
+     and t.epoch = p_epoch
+     and exists (select from atm_internal.engine e where e.epoch = p_epoch)
+     and not exists (select from atm_internal.task b where b.vdsm_task_id = p_vdsm_task_id);
+  get diagnostics v_changed = row_count;
+  if v_changed = 1 + cardinality(p_next) then
     return next row(p_task_id, 'running')::atm.task_state;
     foreach v_next in array p_next loop
       return next row(v_next, 'submitting')::atm.task_state;
     end loop;
     return;
-  elsif not v_bound then
-    perform atm_internal.bind_seldom(p_epoch, p_task_id, p_vdsm_task_id, p_next);
   end if;
+  -- Not all of it was done. What was done already is done again here without effect.
+  perform atm_internal.bind_seldom(p_epoch, p_task_id, p_vdsm_task_id, p_next);
   return query
     select t.task_id, t.state::text from atm_internal.task t where t.task_id = p_task_id
     union all
@@ -130,7 +126,7 @@ again is harmless.
 Errors: AT001 NULL; AT008 no such live task; AT104 the task was never announced, is bound to another id or is over; AT105 the VDSM id belongs to another
 task; AT201 stale epoch. Locks the task, no root.$$;
 
--- The seldom cases of a bind: a task in doubt, a repeated bind, and everything that is refused.
+-- The seldom cases of a bind: a task in doubt, a repeated bind, a next task that is not planned any more, and everything that is refused.
 create or replace function atm_internal.bind_seldom(
   p_epoch bigint, p_task_id uuid, p_vdsm_task_id uuid, p_next uuid[]
 ) returns void

@@ -53,7 +53,7 @@ begin
   end if;
   return query
     select c.command_id, c.action_type, r.outcome::text, r.attempt, r.token, r.due_at,
-           coalesce(p.document -> 'parameters', '{}'), atm_internal.ended_tasks(r.root_no, r.created_at)
+           coalesce(p.document -> 'parameters', '{}'), atm_internal.ended_tasks(r.root_no, r.created_at, p.document)
       from atm_internal.root r
       join atm_internal.command c on c.root_no = r.root_no and c.command_no = 0
       join atm_internal.plan p on p.root_no = r.root_no and p.part_no = 0 and p.planned_at = r.created_at
@@ -82,23 +82,25 @@ begin
 end
 $$;
 
--- The tasks of a root in plan order, with what they were planned with.
-create or replace function atm_internal.ended_tasks(p_root_no bigint, p_planned_at timestamptz) returns jsonb
+-- The tasks of a root in plan order, with what they were planned with. p_document: the plan; what was added later is looked up.
+create or replace function atm_internal.ended_tasks(p_root_no bigint, p_planned_at timestamptz, p_document jsonb) returns jsonb
 language plpgsql stable as $$
 declare
-  v_parameters jsonb;   -- of all tasks, in plan order
+  v_documents jsonb := atm_internal.document_tasks(p_document);   -- of all tasks, in plan order
 begin
-  select jsonb_agg(x.value order by a.part_no, x.ordinality) into v_parameters
-    from atm_internal.plan a
-   cross join lateral jsonb_array_elements(atm_internal.plan_parameters(a.document, a.part_no = 0)) with ordinality x
-   -- The times keep the partitions of other months out.
-   where a.root_no = p_root_no and a.planned_at between p_planned_at and clock_timestamp();
+  if exists (select from atm_internal.task t where t.root_no = p_root_no and t.task_no = jsonb_array_length(v_documents)) then
+    select v_documents || jsonb_agg(x.value order by a.part_no, x.ordinality) into v_documents
+      from atm_internal.plan a
+     cross join lateral jsonb_array_elements(atm_internal.document_tasks(a.document)) with ordinality x
+     -- The times keep the partitions of other months out.
+     where a.root_no = p_root_no and a.part_no > 0 and a.planned_at between p_planned_at and clock_timestamp();
+  end if;
   return (
     select coalesce(jsonb_agg(jsonb_build_object(
              'task_id', t.task_id, 'command_id', c.command_id, 'action_type', c.action_type, 'task_type', t.task_type,
              'storage_pool_id', p.storage_pool_id, 'state', t.state, 'outcome', t.outcome, 'vdsm_task_id', t.vdsm_task_id,
              'vdsm_state', t.vdsm_state, 'vdsm_result', t.vdsm_result, 'vdsm_code', t.vdsm_code, 'vdsm_message', t.vdsm_message,
-             'parameters', coalesce(nullif(v_parameters -> t.task_no, 'null'), '{}')) order by t.task_no), '[]')
+             'parameters', coalesce(v_documents -> t.task_no -> 'parameters', '{}')) order by t.task_no), '[]')
       from atm_internal.task t
       join atm_internal.command c on c.root_no = t.root_no and c.command_no = t.command_no
       join atm_internal.pool p on p.pool_no = t.pool_no

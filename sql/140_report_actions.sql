@@ -98,7 +98,17 @@ declare
   v_path text;
   v_index integer;
 begin
-  if jsonb_typeof(p_actions) <> 'array' then
+  -- Nearly always all is well: one look at all of them. coalesce, because a missing key makes NULL.
+  if jsonb_typeof(p_actions) = 'array' and not exists (
+       select from jsonb_array_elements(p_actions) a
+        where not coalesce(
+          jsonb_typeof(a.value) = 'object' and a.value - '{vdsm_task_id,action,ok,code,message,task_id}'::text[] = '{}'
+          and a.value ->> 'vdsm_task_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+          and a.value ->> 'action' in ('stop', 'revert', 'clear')
+          and jsonb_typeof(a.value -> 'ok') = 'boolean'
+          and (not a.value ? 'code' or a.value ->> 'code' ~ '^-?[0-9]{1,9}$'), false)) then
+    return;
+  elsif jsonb_typeof(p_actions) <> 'array' then
     perform atm_internal.refuse_value('actions', 'an array', p_actions);
   end if;
   for v_action, v_index in select a.value, a.ordinality - 1 from jsonb_array_elements(p_actions) with ordinality a loop
