@@ -3,7 +3,7 @@
 -- A plan is five kinds of rows: root (what changes), command (the tree), task (a placeholder each), hold
 -- (what the root holds; its exclusion constraint is the admission) and plan (the document, written once).
 -- The epoch's foreign key makes a plan and start_engine wait for each other.
--- Lock order: engine (key share, by the foreign key), pool_poll, then the new rows; entities in key order.
+-- Lock order: pool (key share), pool_poll of idle pools, engine (key share, by the foreign key), then the new rows; entities in key order.
 
 -- The rows of a root in plan order, as plan_command and add_tasks return them.
 create or replace function atm_internal.planned_tasks(p_root_no bigint, p_from_task integer default 0)
@@ -18,16 +18,21 @@ language sql stable as $$
    order by t.task_no
 $$;
 
--- Inserts what a flattened document brings, in one statement. The root row exists already.
+-- Inserts what a flattened document brings, in one statement; with part 0 the root, too, in p_state.
 create or replace function atm_internal.insert_plan(
   p_root_no bigint, p_part_no integer, p_command_no integer, p_epoch bigint, p_planned_at timestamptz,
-  p_plan jsonb, p_flat atm_internal.flat_plan
+  p_plan jsonb, p_flat atm_internal.flat_plan, p_state atm_internal.root_state default null, p_pools integer[] default null
 ) returns void
 language plpgsql as $$
 declare
   v_tasks integer;
 begin
-  with new_command as (
+  with new_root as (
+    insert into atm_internal.root (root_no, epoch, created_at, state, open_tasks, pool_no)
+    select p_root_no, p_epoch, p_planned_at, p_state, cardinality(p_flat.tasks),
+           case when cardinality(p_pools) = 1 then p_pools[1] end
+     where p_part_no = 0
+  ), new_command as (
     insert into atm_internal.command (root_no, command_no, parent_no, ancestors, command_id, action_type)
     select p_root_no, n.command_no, nullif(n.parent_no, 0), n.ancestors, n.command_id, n.action_type
       from unnest(p_flat.nodes) n
@@ -61,22 +66,26 @@ begin
 end
 $$;
 
--- The pools of a plan's tasks. Some idle one gets work: its poller is told, once.
-create or replace function atm_internal.wake_pools(p_flat atm_internal.flat_plan) returns integer[]
+-- Locks the pools of a plan's tasks and returns them; idle pools get work, and their pollers are told, once.
+-- The lock (key share, as the foreign keys take it later) makes a plan and remove_pool or drain_pool wait for each other; the next
+-- statement sees what they have done.
+create or replace function atm_internal.lock_pools(p_flat atm_internal.flat_plan) returns integer[]
 language plpgsql as $$
 declare
   v_pools integer[];
-  v_idle integer[];
+  v_idle boolean;
 begin
-  select array_agg(l.pool_no), array_agg(l.pool_no) filter (where l.idle) into v_pools, v_idle
-    from (select distinct t.storage_pool_id from unnest(p_flat.tasks) t) t
-    join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id
-    join atm_internal.pool_poll l on l.pool_no = p.pool_no;
-  if v_idle is not null then
+  select array_agg(l.pool_no), bool_or(l.idle) into v_pools, v_idle
+    from (select l.pool_no, l.idle
+            from atm_internal.pool p
+            join atm_internal.pool_poll l on l.pool_no = p.pool_no
+           where p.storage_pool_id in (select t.storage_pool_id from unnest(p_flat.tasks) t)
+             for key share of p) l;
+  if v_idle then
     -- A row that is locked is left alone: its poller is awake, and waiting for it would turn the lock order around.
     update atm_internal.pool_poll p set idle = false
      where p.pool_no in (select l.pool_no from atm_internal.pool_poll l
-                          where l.idle and l.pool_no = any (v_idle)
+                          where l.idle and l.pool_no = any (v_pools)
                             for no key update skip locked);
     perform atm_internal.hint('atm_work');
   end if;
@@ -228,7 +237,7 @@ begin
   -- All that decides before anything is written, in one look.
   select exists (select from atm_internal.engine e where e.epoch = p_epoch), s.parameters_limit,
          exists (select from atm_internal.command c where c.command_id = v_command_id),
-         exists (select from atm_internal.history h where h.command_id = v_command_id)
+         exists (select from atm_internal.archived a where a.command_id = v_command_id)
     into v_current, v_limit, v_planned, v_over
     from atm_internal.setting s where s.only_row;
   if not v_current then
@@ -247,11 +256,9 @@ begin
   v_root_no := nextval('atm_internal.root_no');
   v_seal := coalesce((p_plan -> 'seal')::boolean, true);
   begin
-    v_pools := atm_internal.wake_pools(v_flat);
-    insert into atm_internal.root (root_no, epoch, created_at, state, open_tasks, pool_no)
-    values (v_root_no, p_epoch, v_now, case when v_seal then 'sealed' else 'open' end::atm_internal.root_state,
-            cardinality(v_flat.tasks), case when cardinality(v_pools) = 1 then v_pools[1] end);
-    perform atm_internal.insert_plan(v_root_no, 0, 0, p_epoch, v_now, p_plan, v_flat);
+    v_pools := atm_internal.lock_pools(v_flat);
+    perform atm_internal.insert_plan(v_root_no, 0, 0, p_epoch, v_now, p_plan, v_flat,
+                                     case when v_seal then 'sealed' else 'open' end::atm_internal.root_state, v_pools);
   exception
     when unique_violation or exclusion_violation or foreign_key_violation then
       get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name;
@@ -347,7 +354,7 @@ begin
   end if;
   select coalesce(max(p.part_no), 0) + 1 into v_part_no from atm_internal.plan p where p.root_no = v_root.root_no;
   begin
-    perform atm_internal.wake_pools(v_flat);
+    perform atm_internal.lock_pools(v_flat);
     perform atm_internal.merge_holds(v_root.root_no, v_flat.entities);
     perform atm_internal.insert_plan(v_root.root_no, v_part_no, v_command.command_no, p_epoch, clock_timestamp(), p_plan,
                                      row(v_flat.nodes, v_flat.tasks, '{}'::atm_internal.plan_entity[], v_flat.generated)::atm_internal.flat_plan);

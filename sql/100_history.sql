@@ -7,6 +7,7 @@
 create or replace function atm_internal.archive(p_root_nos bigint[]) returns void
 language plpgsql as $$
 begin
+  with over as (
   insert into atm_internal.history (
     archived_at, root_no, command_id, action_type, engine_name, epoch, planned_at, ready_at, ended_at, outcome, aborted, attempts,
     claimed_at, token, notes, task_ids, command_nos, pool_nos, task_types, outcomes, vdsm_task_ids, vdsm_states, vdsm_results, vdsm_codes,
@@ -30,7 +31,10 @@ begin
              array_agg(t.done_at) as done_at, array_agg(coalesce(t.cleared_at, clock_timestamp())) as cleared_at
         from (select * from atm_internal.task t where t.root_no = any (p_root_nos) order by t.root_no, t.task_no) t
        group by t.root_no) t on t.root_no = r.root_no
-   where r.root_no = any (p_root_nos);
+   where r.root_no = any (p_root_nos)
+  returning command_id, archived_at
+  )
+  insert into atm_internal.archived (command_id, archived_at) select o.command_id, o.archived_at from over o;
 
   -- An orphan outlives the commands that may have caused it.
   if exists (select from atm_internal.suspect s where s.root_no = any (p_root_nos)) then
@@ -158,6 +162,8 @@ begin
     execute format('select count(*) from atm_internal.%I', v_part.name) into v_rows;
     if not p_dry_run then
       execute format('drop table atm_internal.%I', v_part.name);
+      delete from atm_internal.archived a
+       where v_part.parent = 'history' and a.archived_at >= v_part.month and a.archived_at < v_part.month + interval '1 month';
     end if;
     partition_name := v_part.name; month := v_part.month; commands := v_rows; dropped := not p_dry_run;
     return next;

@@ -17,7 +17,7 @@ begin
   if v_root.root_no is null then
     raise exception 'there is no live command %', p_command_id
       using errcode = 'AT008',
-            hint = case when exists (select from atm_internal.history h where h.command_id = p_command_id)
+            hint = case when exists (select from atm_internal.archived a where a.command_id = p_command_id)
                      then 'It is over; see atm.history.' else 'See atm.commands.' end;
   end if;
   return v_root;

@@ -105,7 +105,7 @@ async def main(vm_id: UUID, address: Address) -> None:
 
     async def observe(event: str, end_action: EndAction, detail: str) -> None:
         print(f"{end_action.action_type} {end_action.outcome}: endAction {event}, {detail}")
-        if event == "finished" and detail == "done":
+        if event == "finished" and detail == "ended":
             stop.set()
 
     async with pool, VdsmClient(address) as vdsm:

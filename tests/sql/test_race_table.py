@@ -115,8 +115,7 @@ def ended(world: World) -> Scene:
 
 def in_two_pools(world: World, prepare: Callable[[World], Scene] | None = None) -> Scene:
     """Two tasks, bound in two storage pools."""
-    second = replace(world, pool_id=uuid.uuid4())
-    second.one("select atm.set_pool(%s, 'second', %s)", second.pool_id, Jsonb([{"address": "h"}]))
+    second = second_pool(world)
     second.acquire()
     world.acquire()
     document = world.document(2, submit=True)
@@ -153,6 +152,26 @@ def idle(world: World) -> Scene:
     return not_yet_planned(world)
 
 
+def second_pool(world: World) -> World:
+    second = replace(world, pool_id=uuid.uuid4())
+    second.one("select atm.set_pool(%s, 'second', %s)", second.pool_id, Jsonb([{"address": "h"}]))
+    return second
+
+
+def beside_an_unused_pool(world: World) -> Scene:
+    """A plan for two storage pools, neither of which has anything to do."""
+    scene = idle(world)
+    scene.second = second_pool(world)
+    scene.document["children"][1]["tasks"][0]["storage_pool_id"] = str(scene.second.pool_id)
+    return scene
+
+
+def open_beside_an_unused_pool(world: World) -> Scene:
+    scene = open_and_bound(world)
+    scene.second = second_pool(world)
+    return scene
+
+
 # What happens. Each is called with the connection that makes the call, and the scene.
 
 
@@ -166,6 +185,12 @@ def plan_again_for_the_same(w: World, s: Scene) -> Any:
 
 def add(w: World, s: Scene) -> Any:
     addition = {"children": w.document(1)["children"]}
+    return w.rows("select * from atm.add_tasks(%s, %s, %s)", w.epoch, s.root, Jsonb(addition))
+
+
+def add_in_the_second_pool(w: World, s: Scene) -> Any:
+    assert s.second is not None
+    addition = {"children": replace(s.second, db=w.db).document(1)["children"]}
     return w.rows("select * from atm.add_tasks(%s, %s, %s)", w.epoch, s.root, Jsonb(addition))
 
 
@@ -269,6 +294,11 @@ def resolve_orphan(w: World, s: Scene) -> Any:
 
 def remove_pool(w: World, _: Scene) -> Any:
     return w.one("select atm.remove_pool(%s, 'race', false)", w.pool_id)
+
+
+def remove_the_second_pool(w: World, s: Scene) -> Any:
+    assert s.second is not None
+    return remove_pool(replace(s.second, db=w.db), s)
 
 
 def drain_pool(w: World, _: Scene) -> Any:
@@ -386,6 +416,14 @@ MEETINGS: list[Meeting] = [
     # Storage pools.
     Meeting(plan, remove_pool, idle, (None, "AT108"), ("AT007", None)),
     Meeting(plan, drain_pool, idle, OK, ("AT109", None)),
+    Meeting(plan, remove_the_second_pool, beside_an_unused_pool, (None, "AT108"), ("AT007", None)),
+    Meeting(
+        add_in_the_second_pool,
+        remove_the_second_pool,
+        open_beside_an_unused_pool,
+        (None, "AT108"),
+        ("AT007", None),
+    ),
     # A plan never waits for a poll: it may hold a root that the report wants.
     Meeting(plan, report_nothing, idle, waits=(True, False)),
     Meeting(report, remove_pool, idle, other_first=("AT202", None)),
