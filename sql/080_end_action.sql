@@ -260,7 +260,9 @@ begin
 end
 $$;
 
--- Counts cleared tasks of locked roots down; an ended root without uncleared tasks goes into the history.
+-- Counts cleared tasks of locked roots down; an ended root without uncleared tasks goes into the history. One that has not ended is
+-- counted when it ends. It is written all the same: above READ COMMITTED only a written row tells an older snapshot to repeat, so that
+-- it neither counts a task that is cleared nor waits for a revert that is done.
 create or replace function atm_internal.count_cleared(p_root_nos bigint[], p_cleared integer[]) returns void
 language plpgsql as $$
 declare
@@ -269,7 +271,7 @@ begin
   with counted as (
     update atm_internal.root r set uncleared = r.uncleared - x.cleared
       from unnest(p_root_nos, p_cleared) x (root_no, cleared)
-     where r.root_no = x.root_no and r.state = 'ended'
+     where r.root_no = x.root_no
     returning r.root_no, r.uncleared
   )
   select array_agg(c.root_no) filter (where c.uncleared = 0) into v_over from counted c;

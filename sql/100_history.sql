@@ -8,40 +8,37 @@ create or replace function atm_internal.archive(p_root_nos bigint[]) returns voi
 language plpgsql as $$
 begin
   with over as (
-  insert into atm_internal.history (
-    archived_at, root_no, command_id, action_type, engine_name, epoch, planned_at, ready_at, ended_at, outcome, aborted, attempts,
-    claimed_at, token, notes, task_ids, command_nos, pool_nos, task_types, outcomes, vdsm_task_ids, vdsm_states, vdsm_results, vdsm_codes,
-    vdsm_messages, announced_at, bound_at, done_at, cleared_at)
-  select clock_timestamp(), r.root_no, c.command_id, c.action_type, e.engine_name, r.epoch, r.created_at, r.ready_at, r.ended_at,
-         r.outcome, r.aborted, r.attempt, r.claimed_at, r.last_token,
-         coalesce((select jsonb_agg(jsonb_strip_nulls(to_jsonb(n) - 'root_no') order by n.at) from atm_internal.note n where n.root_no = r.root_no), '[]'),
-         coalesce(t.task_ids, '{}'), coalesce(t.command_nos, '{}'), coalesce(t.pool_nos, '{}'), coalesce(t.task_types, '{}'),
-         coalesce(t.outcomes, '{}'), coalesce(t.vdsm_task_ids, '{}'), coalesce(t.vdsm_states, '{}'), coalesce(t.vdsm_results, '{}'),
-         coalesce(t.vdsm_codes, '{}'), coalesce(t.vdsm_messages, '{}'), coalesce(t.announced_at, '{}'), coalesce(t.bound_at, '{}'),
-         coalesce(t.done_at, '{}'), coalesce(t.cleared_at, '{}')
-    from atm_internal.root r
-    join atm_internal.command c on c.root_no = r.root_no and c.command_no = 0
-    join atm_internal.engine e on e.epoch = r.epoch
-    left join (
-      select t.root_no,
-             array_agg(t.task_id) as task_ids, array_agg(t.command_no) as command_nos, array_agg(t.pool_no) as pool_nos,
-             array_agg(t.task_type) as task_types, array_agg(t.outcome) as outcomes, array_agg(t.vdsm_task_id) as vdsm_task_ids,
-             array_agg(t.vdsm_state) as vdsm_states, array_agg(t.vdsm_result) as vdsm_results, array_agg(t.vdsm_code) as vdsm_codes,
-             array_agg(t.vdsm_message) as vdsm_messages, array_agg(t.announced_at) as announced_at, array_agg(t.bound_at) as bound_at,
-             array_agg(t.done_at) as done_at, array_agg(coalesce(t.cleared_at, clock_timestamp())) as cleared_at
-        from (select * from atm_internal.task t where t.root_no = any (p_root_nos) order by t.root_no, t.task_no) t
-       group by t.root_no) t on t.root_no = r.root_no
-   where r.root_no = any (p_root_nos)
-  returning command_id, archived_at
+    insert into atm_internal.history (
+      archived_at, root_no, command_id, action_type, engine_name, epoch, planned_at, ready_at, ended_at, outcome, aborted, attempts,
+      claimed_at, token, notes, task_ids, command_nos, pool_nos, task_types, outcomes, vdsm_task_ids, vdsm_states, vdsm_results, vdsm_codes,
+      vdsm_messages, announced_at, bound_at, done_at, cleared_at)
+    select clock_timestamp(), r.root_no, c.command_id, c.action_type, e.engine_name, r.epoch, r.created_at, r.ready_at, r.ended_at,
+           r.outcome, r.aborted, r.attempt, r.claimed_at, r.last_token,
+           coalesce((select jsonb_agg(jsonb_strip_nulls(to_jsonb(n) - 'root_no') order by n.at) from atm_internal.note n where n.root_no = r.root_no), '[]'),
+           coalesce(t.task_ids, '{}'), coalesce(t.command_nos, '{}'), coalesce(t.pool_nos, '{}'), coalesce(t.task_types, '{}'),
+           coalesce(t.outcomes, '{}'), coalesce(t.vdsm_task_ids, '{}'), coalesce(t.vdsm_states, '{}'), coalesce(t.vdsm_results, '{}'),
+           coalesce(t.vdsm_codes, '{}'), coalesce(t.vdsm_messages, '{}'), coalesce(t.announced_at, '{}'), coalesce(t.bound_at, '{}'),
+           coalesce(t.done_at, '{}'), coalesce(t.cleared_at, '{}')
+      from atm_internal.root r
+      join atm_internal.command c on c.root_no = r.root_no and c.command_no = 0
+      join atm_internal.engine e on e.epoch = r.epoch
+      left join (
+        select t.root_no,
+               array_agg(t.task_id) as task_ids, array_agg(t.command_no) as command_nos, array_agg(t.pool_no) as pool_nos,
+               array_agg(t.task_type) as task_types, array_agg(t.outcome) as outcomes, array_agg(t.vdsm_task_id) as vdsm_task_ids,
+               array_agg(t.vdsm_state) as vdsm_states, array_agg(t.vdsm_result) as vdsm_results, array_agg(t.vdsm_code) as vdsm_codes,
+               array_agg(t.vdsm_message) as vdsm_messages, array_agg(t.announced_at) as announced_at, array_agg(t.bound_at) as bound_at,
+               array_agg(t.done_at) as done_at, array_agg(coalesce(t.cleared_at, clock_timestamp())) as cleared_at
+          from (select * from atm_internal.task t where t.root_no = any (p_root_nos) order by t.root_no, t.task_no) t
+         group by t.root_no) t on t.root_no = r.root_no
+     where r.root_no = any (p_root_nos)
+    returning command_id, archived_at
   )
-  insert into atm_internal.archived (command_id, archived_at) select o.command_id, o.archived_at from over o;
+  insert into atm_internal.archived (command_id, archived_at)
+  select o.command_id, o.archived_at from over o;
 
-  -- An orphan outlives the commands that may have caused it.
-  if exists (select from atm_internal.suspect s where s.root_no = any (p_root_nos)) then
-    update atm_internal.unknown u set suspected = true
-     where exists (select from atm_internal.live_suspect s where s.vdsm_task_id = u.vdsm_task_id and s.root_no = any (p_root_nos));
-    delete from atm_internal.suspect s where s.root_no = any (p_root_nos);
-  end if;
+  -- An orphan outlives the commands that may have caused it: since their doubts were ended it is marked as suspected.
+  delete from atm_internal.suspect s where s.root_no = any (p_root_nos);
   delete from atm_internal.watch w where w.root_no = any (p_root_nos);
   delete from atm_internal.note n where n.root_no = any (p_root_nos);
   delete from atm_internal.set_aside a where a.root_no = any (p_root_nos);

@@ -43,6 +43,10 @@ begin
     raise exception 'command % is %: there is nothing to cancel any more', p_command_id, v_root.state
       using errcode = 'AT107', hint = 'Its endAction is on its way; if that gives up, the command becomes end_failed.';
   end if;
+  if not p_dry_run then
+    -- An engine announces tasks without the root's lock: what is told below must be what is done.
+    perform from atm_internal.task t where t.root_no = v_root.root_no order by t.task_id for no key update;
+  end if;
   return query
     select t.task_id, t.state::text,
            case t.state

@@ -90,9 +90,11 @@ class PollerProcess:
         self.child.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal; its exit code."""
+        """Send the signal; its exit code. Its log can still be read."""
         self.child.send_signal(number)
-        return self.child.wait(PATIENCE)
+        code = self.child.wait(PATIENCE)
+        self._close()
+        return code
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +103,9 @@ class PollerProcess:
         if self.child.poll() is None:
             self.child.kill()
         self.child.wait()
+        self._close()
+
+    def _close(self) -> None:
         for stream in (self.child.stdin, self.child.stdout, self._errors):
             assert stream is not None
             stream.close()

@@ -91,6 +91,22 @@ def test_two_commands_that_share_an_entity_are_both_planned(race: Race) -> None:
     assert not outcome.waited
 
 
+def test_a_cancel_tells_what_becomes_of_a_task_that_is_announced_meanwhile(race: Race) -> None:
+    (row,) = race.world.plan(race.world.document(1))
+    told: list[str] = []
+
+    def cancel(w: World) -> None:
+        call = "select * from atm.cancel_command(%s, 'race', false)"
+        told[:] = [task["state"] for task in w.rows(call, row["root_command_id"])]
+
+    race.run(
+        lambda w: w.rows("select * from atm.submit_tasks(%s, %s)", w.epoch, [row["task_id"]]),
+        cancel,
+    )
+    assert told == ["submitting"]
+    assert race.world.task(row["task_id"])["state"] == "submitting"
+
+
 @both_orders
 def test_a_plan_is_recovered_by_the_new_engine_or_refused(race: Race, swapped: bool) -> None:
     document = race.world.document(2)
@@ -217,3 +233,33 @@ def test_a_report_in_a_transaction_older_than_its_poll_is_told_to_repeat(
         assert (code, world.state(root)) == (None, "ready")
     else:
         assert (code, world.state(root)) == ("40001", "sealed")
+
+
+@pytest.mark.parametrize("resolved", [False, True], ids=["absent", "resolved"])
+def test_a_finish_in_a_transaction_older_than_a_clear_loses_no_clear(
+    race: Race, connect: Connect, resolved: bool
+) -> None:
+    """The report writes no root whose endAction is claimed, unless it makes its tasks cleared."""
+    world = race.world
+    world.set(absence_polls=1, absence_time="0 s", in_doubt_settle="0 s")
+    if resolved:
+        (row,) = world.plan(world.document(1, submit=True))
+        world.one("select atm.doubt_task(%s, %s, 'late')", world.epoch, row["task_id"])
+        world.one("select atm.resolve_task(%s, 'lost', 'test', false)", row["task_id"])
+        root = row["root_command_id"]
+    else:
+        root, _, (vdsm_id,) = world.planned_and_bound(1)
+        world.poll({vdsm_id: FINISHED})
+    (claim,) = world.claim()
+    older = connect(autocommit=False)
+    older.isolation_level = race.level
+    older.execute("select count(*) from atm.commands")  # takes the snapshot
+    world.poll({})
+    code = code_of(lambda: replace(world, db=older).finish(claim["token"]))
+    older.commit()
+    if race.level is IsolationLevel.READ_COMMITTED:
+        assert code is None
+    else:
+        assert code == "40001"
+        world.finish(claim["token"])
+    assert world.state(root) is None

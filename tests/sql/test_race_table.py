@@ -135,6 +135,16 @@ def ended_in_two_pools(world: World) -> Scene:
     return scene
 
 
+def reverting_in_two_pools(world: World) -> Scene:
+    scene = in_two_pools(world)
+    assert scene.second is not None
+    for at, vdsm_id in zip((world, scene.second), scene.ids, strict=True):
+        at.poll({vdsm_id: FINISHED})
+    (claim,) = world.claim()
+    world.finish(claim["token"], disposition="revert")
+    return scene
+
+
 def orphaned(world: World) -> Scene:
     """An unfinished unknown, whose suspect is in doubt since the engine is another."""
     scene = announced(world, 1)
@@ -273,7 +283,14 @@ def cleared_in_the_second_pool(w: World, s: Scene) -> Any:
 
 
 def reverted(w: World, s: Scene) -> Any:
-    return w.act([{"vdsm_task_id": i, "action": "revert"} for i in s.ids])
+    ids = s.ids if s.second is None else s.ids[:1]
+    return w.act([{"vdsm_task_id": i, "action": "revert"} for i in ids])
+
+
+def reverted_in_the_second_pool(w: World, s: Scene) -> Any:
+    assert s.second is not None
+    at = replace(s.second, db=w.db)
+    return at.act([{"vdsm_task_id": s.ids[1], "action": "revert"}])
 
 
 def cancel(w: World, s: Scene) -> Any:
@@ -357,6 +374,7 @@ MEETINGS: list[Meeting] = [
     Meeting(cleared, report_of_the_second_pool, ended_in_two_pools, waits=NEVER),
     Meeting(cleared, cleared_in_the_second_pool, ended_in_two_pools),
     Meeting(reverted, report, reverting),
+    Meeting(reverted, reverted_in_the_second_pool, reverting_in_two_pools),
     Meeting(cleared, report_nothing, ended),
     # The last two tasks of a root.
     Meeting(report, report_of_the_second_pool, in_two_pools),

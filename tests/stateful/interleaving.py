@@ -129,20 +129,33 @@ def explained(owner: psycopg.Connection[Any], lanes: list[Lane], before: Saved) 
 
     Under READ COMMITTED a report may overlook what happens while it waits for a lock: a task that
     is bound meanwhile is neither new nor followed. The next poll tells the same again, so the
-    rows after one more poll may be compared instead.
+    rows after one more poll may be compared instead. A claim skips what another transaction has
+    locked, even if that comes to nothing; when it found nothing, it counts as not made.
     """
     reports = [call for lane in lanes for call in lane.script if call.name.startswith("report ")]
     state = states(owner, reports)
     before.restore()
-    found = [(tuple(lane.results), lane.code) for lane in lanes]
+    made = [
+        [
+            (call, result)
+            for call, result in itertools.zip_longest(lane.script, lane.results)
+            if not (call.name == "claim" and result == ())
+        ]
+        for lane in lanes
+    ]
+    scripts = [[call for call, _ in calls] for calls in made]
+    found = [
+        (tuple(result for _, result in calls if result is not None), lane.code)
+        for lane, calls in zip(lanes, made, strict=True)
+    ]
     units = [
         (n, part)
         for n, lane in enumerate(lanes)
         if lane.code not in REPEAT
         for part in (
-            [[call] for call in lane.script]
+            [[call] for call in scripts[n]]
             if lane.level == "READ COMMITTED" and lane.code is None
-            else [lane.script]
+            else [scripts[n]]
         )
     ]
     near = ""
