@@ -73,6 +73,8 @@ grant select on atm.errors, atm.settings to atm_engine, atm_poller, atm_operator
 grant select on atm.commands, atm.tasks, atm.entities, atm.pools, atm.orphans, atm.stuck, atm.history, atm.history_tasks, atm.engines
    to atm_engine, atm_operator, atm_reader;
 grant select on atm.pools to atm_poller;
+-- Its log names the root command of what it does.
+grant select (task_id, root_command_id) on atm.tasks to atm_poller;
 grant select on atm.audit to atm_operator, atm_reader;
 
 -- atm.version reads what the loader has written down.

@@ -60,12 +60,30 @@ class Chores:
         """To-dos that were started and are not over."""
         return len(self._under_way)
 
-    def start(self, to_do: tuple[ToDo, ...], client: VdsmClient) -> None:
+    async def start(self, to_do: tuple[ToDo, ...], client: VdsmClient) -> None:
         """Start what is not under way yet, at the host that ``client`` talks to."""
-        for each in to_do:
+        new = [each for each in to_do if (each.vdsm_task_id, each.action) not in self._under_way]
+        roots = await self._root_commands(new)
+        for each in new:
+            log = self._log.bind(
+                host=str(client.address),
+                root_command_id=roots.get(each.task_id) if each.task_id else None,
+                task_id=None if each.task_id is None else str(each.task_id),
+                vdsm_task_id=str(each.vdsm_task_id),
+                action=each.action,
+            )
             key = (each.vdsm_task_id, each.action)
-            if key not in self._under_way:
-                self._under_way[key] = asyncio.create_task(self._do(each, client))
+            self._under_way[key] = asyncio.create_task(self._do(each, client, log))
+
+    async def _root_commands(self, to_do: list[ToDo]) -> dict[UUID, str]:
+        """For the log alone: without them everything is done all the same."""
+        task_ids = [each.task_id for each in to_do if each.task_id is not None]
+        try:
+            found = await self._database.root_commands(task_ids) if task_ids else {}
+        except psycopg.Error as error:
+            self._log.warning("root commands not read", error=str(error).strip())
+            return {}
+        return {task_id: str(root) for task_id, root in found.items()}
 
     async def report(self, token: Callable[[], int]) -> None:
         """Report answers in bulk for ever; raises ``StaleLeaseError``.
@@ -105,29 +123,25 @@ class Chores:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _do(self, to_do: ToDo, client: VdsmClient) -> None:
+    async def _do(self, to_do: ToDo, client: VdsmClient, log: structlog.stdlib.BoundLogger) -> None:
         try:
             async with self._own_slots, self._slots:
                 if self._may_act():
-                    result = await self._ask(to_do, client)
+                    result = await self._ask(to_do, client, log)
                     if result is not None:
                         self._results.append(result)
                         self._some.set()
         finally:
             del self._under_way[to_do.vdsm_task_id, to_do.action]
 
-    async def _ask(self, to_do: ToDo, client: VdsmClient) -> ActionResult | None:
+    async def _ask(
+        self, to_do: ToDo, client: VdsmClient, log: structlog.stdlib.BoundLogger
+    ) -> ActionResult | None:
         verbs = {
             "stop": client.task.stop,
             "revert": client.task.revert,
             "clear": client.task.clear,
         }
-        log = self._log.bind(
-            host=str(client.address),
-            task_id=None if to_do.task_id is None else str(to_do.task_id),
-            vdsm_task_id=str(to_do.vdsm_task_id),
-            action=to_do.action,
-        )
         verb = verbs.get(to_do.action)
         if verb is None:
             log.error("the database asks for something unknown; is this program too old?")

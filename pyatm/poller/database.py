@@ -231,6 +231,14 @@ class PollerDatabase:
         )
         return Reported(tuple(ToDo(row[0], row[1], row[2]) for row in rows), durable)
 
+    async def root_commands(self, task_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """The root commands of live tasks, for the log."""
+        rows, _ = await self._call(
+            "select task_id, root_command_id from atm.tasks where task_id = any (%s)",
+            [list(task_ids)],
+        )
+        return {row[0]: row[1] for row in rows}
+
     async def report_actions(
         self, token: int, storage_pool_id: UUID, results: Sequence[ActionResult]
     ) -> None:

@@ -153,7 +153,7 @@ class PoolLoop:
         if not reported.durable:
             self._log.warning("report not confirmed by the standbys")
         elif listing.client is not None and reported.to_do:
-            self._chores.start(reported.to_do, listing.client)
+            await self._chores.start(reported.to_do, listing.client)
         return self._pace(listing.statuses, bool(reported.to_do))
 
     def _pace(self, statuses: str | None, to_do: bool) -> float:

@@ -18,11 +18,16 @@ async def test_a_bound_task_is_polled_to_its_end_and_cleared(
     pool = str(uuid.uuid4())
     host = running(SimulatorProcess(stage.directory / "vdsm", pools=(pool,), spm=True))
     stage.pool(host, pool_id=pool)
-    running(stage.poller())
-    command, _ = await stage.command(host, pool, 4)
+    poller = running(stage.poller())
+    command, vdsm_ids = await stage.command(host, pool, 4)
     await stage.ended(command, "succeeded")
     async with host.control() as control:
         assert await control.tasks() == []
+    done = poller.logged("done at VDSM")
+    assert {line["vdsm_task_id"] for line in done} == set(vdsm_ids)
+    for line in done:
+        assert (line["root_command_id"], line["storage_pool_id"]) == (str(command), pool)
+        assert (line["action"], line["host"]) == ("clear", f"127.0.0.1:{host.port}")
 
 
 async def test_an_idle_pool_gets_its_first_task_with_notify_off(
