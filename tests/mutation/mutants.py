@@ -122,6 +122,24 @@ MUTANTS = (
         ("elsif now() < p_started and", "elsif false and"),
         tests=(f"{RACES}::test_a_report_in_a_transaction_older_than_its_poll_is_told_to_repeat",),
     ),
+    mutant(
+        "what clears a task leaves its claimed root alone",
+        "4.8",
+        ENDING,
+        (
+            "     where r.root_no = x.root_no\n    returning r.root_no, r.uncleared",
+            "     where r.root_no = x.root_no and r.state = 'ended'\n"
+            "    returning r.root_no, r.uncleared",
+        ),
+        tests=(f"{RACES}::test_a_finish_in_a_transaction_older_than_a_clear_loses_no_clear",),
+    ),
+    mutant(
+        "a plan does not lock its pools",
+        "4.1 lock order",
+        PLANNING,
+        ("             for key share of p) l;", "             ) l;"),
+        tests=("tests/sql/test_race_table.py",),
+    ),
     # 4.6: epochs, leases, tokens.
     mutant(
         "a stale epoch is not refused",
