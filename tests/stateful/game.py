@@ -71,7 +71,7 @@ class Game:
             self._set(name, value)
         self.set_time(settle=settings.settle_over, absence=settings.absence_over)
         for pool in POOLS:
-            self.owner("select atm.set_pool(%s, 'pool', %s)", pool, Jsonb([{"address": "h"}]))
+            self.set_pool(pool)
         for engine in ENGINES:
             self.start_engine(engine, killed=True, way=Way())
         for poller in POLLERS:
@@ -79,6 +79,9 @@ class Game:
 
     def owner(self, query: str, *args: Any) -> None:
         self.db.owner.execute(query.encode(), args)
+
+    def set_pool(self, pool: str) -> None:
+        self.owner("select atm.set_pool(%s, 'pool', %s)", pool, Jsonb([{"address": "h"}]))
 
     def _set(self, name: str, value: object) -> None:
         self.owner("select atm.set_setting(%s, %s, %s)", name, str(value), REASON)
@@ -508,6 +511,30 @@ class Game:
             "select atm.resolve_orphan(%s, %s, false)",
             vdsm,
             REASON,
+        )
+
+    def remove_pool(self, pool: str, way: Way) -> None:
+        """Removes a pool; when that worked it is set anew, and may be planned in again."""
+        done = self.move(
+            way,
+            lambda: self.oracle.remove_pool(pool),
+            "operator",
+            "select atm.remove_pool(%s, %s, false)",
+            pool,
+            REASON,
+        )
+        if done is not None:
+            self.set_pool(pool)
+
+    def drain_pool(self, pool: str, way: Way, *, drained: bool) -> None:
+        self.move(
+            way,
+            lambda: self.oracle.drain_pool(pool, drained),
+            "operator",
+            "select atm.drain_pool(%s, %s, %s, false)",
+            pool,
+            REASON,
+            drained,
         )
 
     def another_tool(self, pool: str) -> None:

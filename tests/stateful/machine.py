@@ -29,10 +29,11 @@ pools = st.sampled_from(POOLS)
 # How old the incarnation that calls is: nearly always the present one.
 ages = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2])
 faults = st.sampled_from(["", "", "", "", "", "no answer", "refused"])
-results = st.sampled_from(["done", "done", "done", "done", "retry", "give_up"])
+results = st.sampled_from(["done", "done", "done", "done", "retry", "postpone", "give_up"])
 dispositions = st.sampled_from(["clear", "clear", "revert"])
 command_calls = st.sampled_from(["seal", "seal", "seal", "abort", "cancel", "retry"])
-events = st.sampled_from(["engine", "engine", "pools", "pools", "stray", "loaded", "purge"])
+EVENTS = ("engine", "engine", "pools", "pools", "stray", "loaded", "purge", "drain", "remove")
+events = st.sampled_from(EVENTS)
 entity_lists = st.lists(
     st.tuples(st.sampled_from(ENTITIES), st.sampled_from(["shared", "shared", "exclusive"])),
     max_size=2,
@@ -246,6 +247,10 @@ class Machine(RuleBasedStateMachine):
             self.game.another_tool(pool)
         elif event == "loaded":
             self.game.truth.load(pool)
+        elif event == "drain":
+            self.game.drain_pool(pool, way, drained=flag)
+        elif event == "remove":
+            self.game.remove_pool(pool, way)
         else:
             self.game.purge_history(way)
 

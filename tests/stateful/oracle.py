@@ -152,6 +152,7 @@ class Pool:
     reported: int = 0
     polled: int = 0
     lver: int | None = None
+    drained: bool = False
 
 
 @dataclass(slots=True)
@@ -250,6 +251,7 @@ class Oracle:
         root = Root(command, engine, document, "sealed" if document.get("seal", True) else "open")
         self.grow(root, document, None, epoch)
         self.admit(root)
+        self.take_tasks(root.tasks)
         self.roots[command] = root
         self.count(root)
 
@@ -266,6 +268,7 @@ class Oracle:
         }
         self.grow_below(trial, addition, command, epoch)
         self.admit(trial)
+        self.take_tasks(trial.tasks)
         root.parents, root.holds = trial.parents, trial.holds
         for task in trial.tasks:
             task.root = root
@@ -303,6 +306,10 @@ class Oracle:
             for root in self.holders(entity):
                 if root.id != wanted.id and (hold.exclusive or root.holds[entity].exclusive):
                     raise RefusedError("AT301")
+
+    def take_tasks(self, tasks: list[Task]) -> None:
+        if any(self.pools[task.pool].drained for task in tasks):
+            raise RefusedError("AT109")
 
     def seal(self, epoch: int, command: str) -> None:
         root = self.own_root(epoch, command)
@@ -436,6 +443,9 @@ class Oracle:
                     task.to_revert = task.outcome == "succeeded" and task.cleared is None
             root.state, root.due = "reverting", False
             self.end_reverted(root)
+        elif result == "postpone":
+            root.attempt -= 1
+            root.state, root.due = "ready", not later
         elif result == "give_up" or root.attempt >= self.settings.attempts:
             root.state, root.due = "end_failed", False
         else:
@@ -474,6 +484,17 @@ class Oracle:
         if any(task.may_bind for task in unknown.live_suspects()):
             raise RefusedError("AT104")
         unknown.resolved = True
+
+    def remove_pool(self, name: str) -> None:
+        unknowns = [u for u in self.unknowns.values() if u.pool == name and not u.resolved]
+        if unknowns or any(task.pool == name for task in self.tasks()):
+            raise RefusedError("AT108")
+        pool = self.pools[name]
+        pool.poller = pool.token = None
+        pool.short_lease = pool.drained = False
+
+    def drain_pool(self, name: str, drained: bool) -> None:
+        self.pools[name].drained = drained
 
     # Questions.
 

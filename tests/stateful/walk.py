@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .database import LEVELS, Way
 from .game import ENGINES, ENTITIES, POLLERS, POOLS
-from .machine import Machine, NothingError
+from .machine import EVENTS, Machine, NothingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,8 +76,8 @@ class Walk:
             "shape": lambda: self.shape(),
             "entities": lambda: self.entities(),
             "what": lambda: dice.choice(["seal", "seal", "seal", "abort", "cancel", "retry"]),
-            "event": lambda: dice.choice(["engine", "pools", "pools", "stray", "loaded", "purge"]),
-            "result": lambda: dice.choice(["done"] * 8 + ["retry", "give_up"]),
+            "event": lambda: dice.choice(EVENTS),
+            "result": lambda: dice.choice(["done"] * 8 + ["retry", "postpone", "give_up"]),
             "disposition": lambda: dice.choice(["clear", "clear", "revert"]),
             "outcome": lambda: dice.choice(["failed", "lost"]),
             "success": lambda: dice.random() < 0.85,
