@@ -1,6 +1,6 @@
 -- The live tables: pools, engines, roots, commands, tasks, holds.
 --
---   engine --epoch--< root --< command --< task >-- pool --- pool_poll
+--   engine --epoch--< root --< command --< task >-- open_pool --- pool --- pool_poll
 --                      |
 --                      +--< hold
 --
@@ -22,6 +22,13 @@ create table atm_internal.pool (
   created_at      timestamptz not null default clock_timestamp()
 );
 comment on table atm_internal.pool is 'The storage pools, with the hosts one of which is SPM.';
+
+-- A pool with tasks cannot be removed, not even by a transaction whose snapshot lacks them: the tasks refer to this table, and a
+-- foreign key always looks at what is there now.
+create table atm_internal.open_pool (
+  pool_no integer primary key references atm_internal.pool
+);
+comment on table atm_internal.open_pool is 'The storage pools that are not removed.';
 
 -- What changes with each poll: the only row that an unchanged poll writes.
 create table atm_internal.pool_poll (
@@ -112,7 +119,7 @@ create table atm_internal.task (
   root_no      bigint not null,
   command_no   integer not null,
   task_no      integer not null,                  -- plan order within the root
-  pool_no      integer not null references atm_internal.pool,
+  pool_no      integer not null references atm_internal.open_pool on delete restrict,
   task_type    text not null check (task_type <> ''),
   state        atm_internal.task_state not null,
   outcome      atm_internal.task_outcome,

@@ -52,6 +52,7 @@ begin
     drained = p.drained and not p.removed
   returning p.pool_no into v_pool_no;
   insert into atm_internal.pool_poll (pool_no) values (v_pool_no) on conflict do nothing;
+  insert into atm_internal.open_pool (pool_no) values (v_pool_no) on conflict do nothing;
   return p_storage_pool_id;
 end
 $$;
@@ -96,6 +97,14 @@ begin
   if p_dry_run then
     return 'would be removed';
   end if;
+  begin
+    -- The foreign key of the tasks sees also those that this transaction does not: above READ COMMITTED the wait above brings no new snapshot.
+    delete from atm_internal.open_pool o where o.pool_no = v_pool_no;
+  exception
+    when foreign_key_violation or restrict_violation then
+      raise exception 'storage pool % has live tasks', p_storage_pool_id
+        using errcode = 'AT108', hint = 'See atm.tasks; drain the pool first with atm.drain_pool.';
+  end;
   update atm_internal.pool p set removed = true where p.pool_no = v_pool_no;
   update atm_internal.pool_poll p set poller = null, token = null, lease = null, lease_until = null, idle = true where p.pool_no = v_pool_no;
   perform atm_internal.write_audit('remove_pool', p_storage_pool_id::text, p_reason, '{}');

@@ -45,7 +45,7 @@ begin
   end if;
   if not p_dry_run then
     -- An engine announces tasks without the root's lock: what is told below must be what is done.
-    perform from atm_internal.task t where t.root_no = v_root.root_no order by t.task_id for no key update;
+    perform from atm_internal.task t where t.root_no = v_root.root_no and t.state = 'planned' order by t.task_id for no key update;
   end if;
   return query
     select t.task_id, t.state::text,

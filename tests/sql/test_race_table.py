@@ -162,6 +162,13 @@ def idle(world: World) -> Scene:
     return not_yet_planned(world)
 
 
+def used_up(world: World) -> Scene:
+    """The pool has nothing any more, and no poll has seen that yet."""
+    scene = ended(world)
+    cleared(world, scene)
+    return not_yet_planned(world)
+
+
 def second_pool(world: World) -> World:
     second = replace(world, pool_id=uuid.uuid4())
     second.one("select atm.set_pool(%s, 'second', %s)", second.pool_id, Jsonb([{"address": "h"}]))
@@ -434,6 +441,7 @@ MEETINGS: list[Meeting] = [
     # Storage pools.
     Meeting(plan, remove_pool, idle, (None, "AT108"), ("AT007", None)),
     Meeting(plan, drain_pool, idle, OK, ("AT109", None)),
+    Meeting(plan, remove_pool, used_up, (None, "AT108"), ("AT007", None)),
     Meeting(plan, remove_the_second_pool, beside_an_unused_pool, (None, "AT108"), ("AT007", None)),
     Meeting(
         add_in_the_second_pool,

@@ -66,6 +66,8 @@ def build(db: psycopg.Connection[Any]) -> Stage:
     world.one("select atm.set_pool(%s, 'second', %s)", second.pool_id, Jsonb([{"address": "h"}]))
     second.acquire()
     ids: Values = {"pool": world.pool_id, "second": second.pool_id, "epoch": world.epoch}
+    ids["spare"] = uuid.uuid4()
+    world.one("select atm.set_pool(%s, 'spare', %s)", ids["spare"], Jsonb([{"address": "h"}]))
 
     def planned(tasks: int, *entities: Values, **more: Any) -> list[Values]:
         return world.plan(document(world.pool_id, tasks, *entities, **more))
@@ -104,6 +106,18 @@ def build(db: psycopg.Connection[Any]) -> Stage:
     ids["end failed"], _ = over(result="give_up")
     ids["ended"], ids["ended vdsm"] = over(disposition="clear")
     ids["reverting"], ids["revert vdsm"] = over(disposition="revert")
+    wide = document(world.pool_id, 2)
+    wide["tasks"][1]["storage_pool_id"] = str(second.pool_id)
+    rows = world.plan(wide)
+    world.rows(
+        "select * from atm.submit_tasks(%s, %s)", world.epoch, [row["task_id"] for row in rows]
+    )
+    ids["wide vdsm"], ids["wide second vdsm"] = (world.bind(row["task_id"]) for row in rows)
+    world.vdsm[ids["wide vdsm"]] = world.vdsm[ids["wide second vdsm"]] = FINISHED
+    world.poll()
+    second.poll({ids["wide second vdsm"]: FINISHED, ids["last vdsm"]: status()})
+    (claim,) = world.claim()
+    world.finish(claim["token"], disposition="revert")
     ids["claimed"], ids["claimed vdsm"] = over()
     ids["stray"] = str(uuid.uuid4())
     world.poll({**world.vdsm, ids["stray"]: status()})
@@ -142,11 +156,15 @@ def catalogue(stage: Stage, dice: random.Random, now: Any) -> dict[str, Callable
         listed = {**stage["vdsm"], **dict(dice.sample(sorted(changes.items()), 3))}
         if "answer" in listed:
             listed[ANSWER] = listed.pop("answer")
-        for gone in dice.sample(["claimed vdsm", "ended vdsm", "revert vdsm", "first vdsm"], 1):
+        may_be_gone = ["claimed vdsm", "ended vdsm", "revert vdsm", "wide vdsm", "first vdsm"]
+        for gone in dice.sample(may_be_gone, 1):
             if dice.random() < 0.3:
                 listed.pop(stage[gone], None)
         if pool == "second":
-            listed = {k: v for k, v in listed.items() if k == stage["last vdsm"]}
+            here = (stage["last vdsm"], stage["wide second vdsm"])
+            listed = {k: v for k, v in listed.items() if k in here}
+        else:
+            listed.pop(stage["wide second vdsm"], None)
         return Call(
             f"report {pool}",
             "select task_id::text, vdsm_task_id::text, action from atm.report_poll(%s,%s,%s,%s,%s)"
@@ -164,7 +182,7 @@ def catalogue(stage: Stage, dice: random.Random, now: Any) -> dict[str, Callable
         wanted = dice.choice(
             [entity("VM", 1), entity("VM", 2, "exclusive"), entity("VM", 9, "exclusive")]
         )
-        given = document(stage["pool"], 1, wanted)
+        given = document(stage[dice.choice(["pool", "pool", "spare"])], 1, wanted)
         given["command_id"], given["tasks"][0]["task_id"] = (
             str(uuid.UUID(int=dice.getrandbits(128), version=4)) for _ in range(2)
         )
@@ -172,7 +190,7 @@ def catalogue(stage: Stage, dice: random.Random, now: Any) -> dict[str, Callable
         return Call(f"plan {wanted['type']} {wanted['access']}", query, (epoch, Jsonb(given)))
 
     def add() -> Call:
-        given = document(stage["pool"], 1)["tasks"]
+        given = document(stage[dice.choice(["pool", "spare"])], 1)["tasks"]
         given[0]["task_id"] = str(uuid.UUID(int=dice.getrandbits(128), version=4))
         given[0]["entities"] = [dice.choice([entity("VM", 9), entity("VM", 9, "exclusive")])]
         query = "select task_id::text, state from atm.add_tasks(%s, %s, %s)"
@@ -182,14 +200,16 @@ def catalogue(stage: Stage, dice: random.Random, now: Any) -> dict[str, Callable
         query = "select task_id::text, state from atm.bind_task(%s, %s, %s, %s::uuid[])"
         return Call(f"bind {task}", query, (epoch, stage[task], ANSWER, [stage["planned"]]))
 
-    def actions() -> Call:
-        given = [
-            {"vdsm_task_id": stage["ended vdsm"], "action": "clear", "ok": True},
-            {"vdsm_task_id": stage["revert vdsm"], "action": "revert", "ok": True},
-        ]
+    def actions(pool: str, **done: str) -> Call:
+        given = [{"vdsm_task_id": stage[k], "action": v, "ok": True} for k, v in done.items()]
         query = "select atm.report_actions(%s, %s, %s)"
-        args = (stage["tokens"][stage["pool"]], stage["pool"], Jsonb(given))
-        return Call("report_actions", query, args)
+        args = (stage["tokens"][stage[pool]], stage[pool], Jsonb(given))
+        return Call(f"report_actions {pool}", query, args)
+
+    def on_pool(function: str, pool: str) -> Call:
+        # Above READ COMMITTED the number of tasks that a drain tells is that of its snapshot.
+        query = f"select atm.{function}(%s, reason => 'because', dry_run => false) is not null"
+        return Call(f"{function} {pool}", query, (stage[pool],))
 
     def finish(result: str, disposition: str = "clear") -> Call:
         query = "select atm.finish_end_action(%s, %s, '1 day', %s)"
@@ -216,11 +236,25 @@ def catalogue(stage: Stage, dice: random.Random, now: Any) -> dict[str, Callable
             (epoch,),
         ),
         "finish": lambda: finish(
-            dice.choice(["done", "done", "retry"]), dice.choice(["clear", "revert"])
+            dice.choice(["done", "done", "done", "retry", "postpone"]),
+            dice.choice(["clear", "revert"]),
+        ),
+        "extend": lambda: Call(
+            "extend", "select atm.extend_end_action(%s, '1 hour')", (stage["token"],)
         ),
         "report": lambda: report("pool"),
         "report second": lambda: report("second"),
-        "actions": actions,
+        "actions": lambda: actions(
+            "pool", **{"ended vdsm": "clear", "revert vdsm": "revert", "wide vdsm": "revert"}
+        ),
+        "actions second": lambda: actions("second", **{"wide second vdsm": "revert"}),
+        "remove": lambda: on_pool("remove_pool", dice.choice(["spare", "spare", "second"])),
+        "drain": lambda: on_pool("drain_pool", dice.choice(["spare", "pool"])),
+        "set": lambda: Call(
+            "set_pool",
+            "select atm.set_pool(%s, 'set', '[{\"address\": \"h\"}]')",
+            (stage["spare"],),
+        ),
         "cancel": lambda: by_operator(
             "cancel_command", dice.choice(["both", "half", "open", "end failed"])
         ),
