@@ -12,14 +12,15 @@ from psycopg.types.json import Jsonb
 
 from . import listings
 from .database import Database, Way
+from .facts import Pool, RefusedError, Root, Settings, Task
 from .listings import Answer, Poll
-from .oracle import Oracle, Pool, RefusedError, Root, Settings, Task
+from .oracle import Oracle
 from .truth import Create, Job, Truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .oracle import Entity, Row
+    from .facts import Entity, Row
 
 ENGINES = ("engine 1", "engine 2")
 POLLERS = ("poller 1", "poller 2")

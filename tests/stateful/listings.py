@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .oracle import ANNOUNCED, Oracle, RefusedError, Root, Said, Task, Unknown, Watch
+from .facts import ANNOUNCED, RefusedError, Root, Said, Task, Unknown, Watch
+
+if TYPE_CHECKING:
+    from .oracle import Oracle
 
 Chore = tuple[str | None, str, str]
 

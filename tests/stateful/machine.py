@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from .database import LEVELS, Way
+from .facts import Settings
 from .game import ENGINES, ENTITIES, POLLERS, POOLS, Game
-from .oracle import Settings
 from .truth import FAILURE, SUCCESS
 from .verdict import come_to_rest, compare
 
 if TYPE_CHECKING:
     from .database import Database
-    from .oracle import Row
+    from .facts import Row
     from .truth import Create
 
 ways = st.builds(

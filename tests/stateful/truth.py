@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .facts import Said
     from .listings import Answer
-    from .oracle import Said
 
 SUCCESS: Said = ("finished", "success", 0, "1 jobs completed successfully")
 FAILURE: Said = ("finished", "cleanSuccess", 261, "value=copy failed abortedcode=261")

@@ -9,7 +9,8 @@ from .game import ENGINES, ENTITIES, POLLERS, POOLS, Game
 from .truth import SUCCESS
 
 if TYPE_CHECKING:
-    from .oracle import Entity, Oracle, Unknown
+    from .facts import Entity, Unknown
+    from .oracle import Oracle
 
 Rows = set[tuple[Any, ...]]
 
