@@ -106,8 +106,8 @@ class Prober:
         taken = await self._patient.try_rows(
             "SELECT storage_pool_id::text, token FROM atm.acquire_pools(%s, 1, '0.2 s')", name
         )
-        # Nothing was free: a token that nobody has does as well.
-        pool, token = str(self._chance.choice(POOLS)), 1
+        # Nothing was free: a token that is never given does as well.
+        pool, token = str(self._chance.choice(POOLS)), 0
         if taken:
             pool, token = taken[0]["storage_pool_id"], taken[0]["token"]
             await asyncio.sleep(1.5)
