@@ -106,7 +106,7 @@ begin
           and a.value ->> 'vdsm_task_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
           and a.value ->> 'action' in ('stop', 'revert', 'clear')
           and jsonb_typeof(a.value -> 'ok') = 'boolean'
-          and (not a.value ? 'code' or a.value ->> 'code' ~ '^-?[0-9]{1,9}$'), false)) then
+          and (a.value ->> 'code' ~ '^-?[0-9]{1,9}$') is not false, false)) then
     return;
   elsif jsonb_typeof(p_actions) <> 'array' then
     perform atm_internal.refuse_value('actions', 'an array', p_actions);
