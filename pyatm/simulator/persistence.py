@@ -141,8 +141,12 @@ class MasterDomain:
         (self._tasks / task_id / ".task").write_bytes(b"\xff\xfe torn")
 
     def stored_ids(self) -> set[str]:
-        """Ids of all tasks that have files."""
-        return {directory.name for directory in self._tasks.iterdir()}
+        """Ids of all tasks that have files.
+
+        Killed while it removed a task, VDSM may leave an empty directory, which is no task any
+        more: nobody can read or clear it.
+        """
+        return {directory.name for directory in self._tasks.iterdir() if any(directory.iterdir())}
 
     def _load(self, directory: Path) -> StoredTask:
         values = _parse((directory / ".task").read_text())

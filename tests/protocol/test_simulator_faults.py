@@ -267,3 +267,17 @@ async def test_a_snapshot_of_the_disk_contents_can_be_asked_for(
     (image,) = (await control.images(POOL)).values()
     assert list(image["volumes"].values()) == ["legal"]
     assert await tell(simulator, "stored_tasks", pool_id=POOL) == [task_id]
+
+
+async def test_a_task_whose_removal_was_interrupted_is_neither_listed_nor_stored(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    client = await RawClient.ready(simulator.port)
+    task_id = await client.create()
+    (directory,) = tmp_path.rglob(f"tasks/{task_id}")
+    for file in directory.iterdir():
+        file.unlink()
+    await simulator.restart()
+    client = await RawClient.ready(simulator.port)
+    assert await client.statuses() == {}
+    assert await tell(simulator, "stored_tasks", pool_id=POOL) == []
