@@ -59,8 +59,8 @@ class Handler(Protocol):
 Observer = Callable[[str, EndAction, str], Awaitable[None]]
 """`await observe("claimed" | "finished" | "retried", end_action, detail)`.
 
-The detail is the outcome of the command, the root's state after the finishing transaction, or the
-error.
+The detail is the outcome of the command, the root's state after the finishing transaction, or why
+the endAction will be offered again: `retry`, `postpone` or an error.
 """
 
 
@@ -162,7 +162,7 @@ class EndActionRunner:
         try:
             prepared = await self._handler.prepare(end_action)
             await self._at("prepared")
-            state = await self._finish(end_action, prepared)
+            finish, state = await self._finish(end_action, prepared)
         except (StaleToken, StaleEpoch) as stale:
             log.warning("endAction dropped", reason=str(stale))
             return
@@ -172,10 +172,13 @@ class EndActionRunner:
             await self._retry(end_action, text)
             await self._observe("retried", end_action, text)
             return
-        await self._observe("finished", end_action, state)
+        if state == "ready":
+            await self._observe("retried", end_action, finish.result)
+        else:
+            await self._observe("finished", end_action, state)
 
-    async def _finish(self, end_action: EndAction, prepared: Any) -> str:
-        """The finishing transaction; returns the root's state after it."""
+    async def _finish(self, end_action: EndAction, prepared: Any) -> tuple[Finish, str]:
+        """The finishing transaction; what the handler said, and the root's state after it."""
         async with self._engine.transaction("finish_end_action") as transaction:
             connection = transaction.connection
             finish = await self._handler.apply(connection, end_action, prepared)
@@ -193,7 +196,7 @@ class EndActionRunner:
             )
         if pause is not None:
             self._look_again_after(pause)
-        return state
+        return finish, state
 
     def _look_again_after(self, pause: timedelta) -> None:
         """Nobody notifies us when a pause is over, and the re-scan may be long."""

@@ -222,7 +222,7 @@ class ReferenceEngine:
                 outcome=end_action.outcome,
                 attempt=end_action.attempt,
             )
-        elif event == "finished" and detail in ("ended", "reverting", "end_failed"):
+        elif event == "finished":
             await self._trail.event(
                 "ended",
                 command_id=command_id,
