@@ -124,13 +124,14 @@ create table atm_internal.history (
 comment on table atm_internal.history is 'Ended and cleared commands, partitioned by month of archiving.';
 create table atm_internal.history_default partition of atm_internal.history default;
 create index history_command_id on atm_internal.history (command_id);
+create index history_vdsm_task_ids on atm_internal.history using gin (vdsm_task_ids) with (gin_pending_list_limit = 256);
+
 -- Is this command over? Each plan asks, and one probe here costs less than one in each month.
 create table atm_internal.archived (
   command_id  uuid primary key,
   archived_at timestamptz not null
 );
 comment on table atm_internal.archived is 'The ids of the root commands in the history.';
-create index history_vdsm_task_ids on atm_internal.history using gin (vdsm_task_ids) with (gin_pending_list_limit = 256);
 
 -- Orphans that are over: their ids are known, so VDSM listing them again is a ghost.
 create table atm_internal.orphan_history (

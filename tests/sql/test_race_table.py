@@ -125,24 +125,18 @@ def in_two_pools(world: World, prepare: Callable[[World], Scene] | None = None) 
     return Scene(world, document, tasks, ids, second=second)
 
 
-def ended_in_two_pools(world: World) -> Scene:
+def ended_in_two_pools(world: World, disposition: str = "clear") -> Scene:
     scene = in_two_pools(world)
     assert scene.second is not None
     for at, vdsm_id in zip((world, scene.second), scene.ids, strict=True):
         at.poll({vdsm_id: FINISHED})
     (claim,) = world.claim()
-    world.finish(claim["token"])
+    world.finish(claim["token"], disposition=disposition)
     return scene
 
 
 def reverting_in_two_pools(world: World) -> Scene:
-    scene = in_two_pools(world)
-    assert scene.second is not None
-    for at, vdsm_id in zip((world, scene.second), scene.ids, strict=True):
-        at.poll({vdsm_id: FINISHED})
-    (claim,) = world.claim()
-    world.finish(claim["token"], disposition="revert")
-    return scene
+    return ended_in_two_pools(world, "revert")
 
 
 def orphaned(world: World) -> Scene:
@@ -278,26 +272,31 @@ def report_of_the_second_pool(w: World, s: Scene) -> Any:
     return replace(s.second, db=w.db).poll({s.ids[1]: FINISHED}, started=s.started)
 
 
-def cleared(w: World, s: Scene) -> Any:
+def answered(w: World, s: Scene, action: str) -> Any:
+    """VDSM has done this with every task of the scene that is in the first pool."""
     ids = s.ids if s.second is None else s.ids[:1]
-    return w.act([{"vdsm_task_id": i, "action": "clear"} for i in ids])
+    return w.act([{"vdsm_task_id": i, "action": action} for i in ids])
+
+
+def answered_in_the_second_pool(w: World, s: Scene, action: str) -> Any:
+    assert s.second is not None
+    return replace(s.second, db=w.db).act([{"vdsm_task_id": s.ids[1], "action": action}])
+
+
+def cleared(w: World, s: Scene) -> Any:
+    return answered(w, s, "clear")
 
 
 def cleared_in_the_second_pool(w: World, s: Scene) -> Any:
-    assert s.second is not None
-    at = replace(s.second, db=w.db)
-    return at.act([{"vdsm_task_id": s.ids[1], "action": "clear"}])
+    return answered_in_the_second_pool(w, s, "clear")
 
 
 def reverted(w: World, s: Scene) -> Any:
-    ids = s.ids if s.second is None else s.ids[:1]
-    return w.act([{"vdsm_task_id": i, "action": "revert"} for i in ids])
+    return answered(w, s, "revert")
 
 
 def reverted_in_the_second_pool(w: World, s: Scene) -> Any:
-    assert s.second is not None
-    at = replace(s.second, db=w.db)
-    return at.act([{"vdsm_task_id": s.ids[1], "action": "revert"}])
+    return answered_in_the_second_pool(w, s, "revert")
 
 
 def cancel(w: World, s: Scene) -> Any:
