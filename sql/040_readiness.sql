@@ -37,7 +37,7 @@ begin
       failed     = r.failed or x.failed,
       state      = case when r.state = 'sealed' and r.open_tasks = x.closed then 'ready' else r.state end,
       outcome    = case when r.state = 'sealed' and r.open_tasks = x.closed
-                     then case when r.failed or x.failed or r.aborted then 'failed' else 'succeeded' end::atm_internal.root_outcome
+                     then case when r.failed or x.failed or r.aborted then 'failed'::atm_internal.root_outcome else 'succeeded' end
                      else r.outcome end,
       due_at     = case when r.state = 'sealed' and r.open_tasks = x.closed then clock_timestamp() else r.due_at end,
       ready_at   = case when r.state = 'sealed' and r.open_tasks = x.closed then clock_timestamp() else r.ready_at end

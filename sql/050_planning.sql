@@ -39,7 +39,7 @@ begin
   ), new_task as (
     insert into atm_internal.task (task_id, root_no, command_no, task_no, pool_no, task_type, state, epoch, announced_at)
     select t.task_id, p_root_no, t.command_no, t.task_no, p.pool_no, t.task_type,
-           case when t.submit then 'submitting' else 'planned' end::atm_internal.task_state, p_epoch,
+           case when t.submit then 'submitting'::atm_internal.task_state else 'planned' end, p_epoch,
            case when t.submit then clock_timestamp() end
       from unnest(p_flat.tasks) t
       join atm_internal.pool p on p.storage_pool_id = t.storage_pool_id and not p.removed and not p.drained
@@ -258,7 +258,7 @@ begin
   begin
     v_pools := atm_internal.lock_pools(v_flat);
     perform atm_internal.insert_plan(v_root_no, 0, 0, p_epoch, v_now, p_plan, v_flat,
-                                     case when v_seal then 'sealed' else 'open' end::atm_internal.root_state, v_pools);
+                                     case when v_seal then 'sealed'::atm_internal.root_state else 'open' end, v_pools);
   exception
     when unique_violation or exclusion_violation or foreign_key_violation then
       get stacked diagnostics v_state = returned_sqlstate, v_constraint = constraint_name;

@@ -87,12 +87,12 @@ begin
   end if;
   -- One statement binds the one and announces the others.
   update atm_internal.task t set
-    state        = case when t.task_id = p_task_id then 'running' else 'submitting' end::atm_internal.task_state,
+    state        = case when t.task_id = p_task_id then 'running'::atm_internal.task_state else 'submitting' end,
     vdsm_task_id = case when t.task_id = p_task_id then p_vdsm_task_id end,
     bound_at     = case when t.task_id = p_task_id then clock_timestamp() end,
     announced_at = case when t.task_id = p_task_id then t.announced_at else clock_timestamp() end
    where t.task_id = any (p_task_id || p_next)
-     and t.state = case when t.task_id = p_task_id then 'submitting' else 'planned' end::atm_internal.task_state
+     and t.state = case when t.task_id = p_task_id then 'submitting'::atm_internal.task_state else 'planned' end
      and t.epoch = p_epoch
      and exists (select from atm_internal.engine e where e.epoch = p_epoch)
      and not exists (select from atm_internal.task b where b.vdsm_task_id = p_vdsm_task_id);

@@ -38,7 +38,7 @@ begin
        for no key update skip locked
   ), claimed as (
     update atm_internal.root r set
-      state      = case when r.attempt >= v_attempts then 'end_failed' else 'ending' end::atm_internal.root_state,
+      state      = case when r.attempt >= v_attempts then 'end_failed'::atm_internal.root_state else 'ending' end,
       attempt    = case when r.attempt >= v_attempts then r.attempt else r.attempt + 1 end,
       token      = case when r.attempt >= v_attempts then null else nextval('atm_internal.stamp') end,
       due_at     = case when r.attempt >= v_attempts then null else v_now + p_lease end,

@@ -1,13 +1,14 @@
 -- Lookups: what runs on an entity, who would refuse it, may compensation start.
 --
 -- A hold is one row per root and entity; its slot, an address in the entity's network, is found through the index of the admission
--- constraint. Holds of ended roots whose VDSM work was not seen to end have no slot, but are found by hold_released. Nothing here locks.
+-- constraint. Holds of ended roots whose VDSM work was not seen to end have no slot, but are found by hold_released. A few rows
+-- are read each time, so no bitmap is made of them first. Nothing here locks.
 
--- The holds of an entity.
-create or replace function atm_internal.holds_of(p_entity_type text, p_entity_id uuid) returns setof atm_internal.hold
+-- The holds of an entity, whose network is p_slot: made once by the caller where it can be, because the planner would make it twice.
+create or replace function atm_internal.holds_of(p_slot inet, p_entity_type text, p_entity_id uuid) returns setof atm_internal.hold
 language sql stable rows 3 as $$
   select h.* from atm_internal.hold h
-   where h.slot && atm_internal.entity_slot(p_entity_type, p_entity_id, 'exclusive', 0)
+   where h.slot && p_slot
      and h.entity_id = p_entity_id and h.entity_type = p_entity_type
   union all
   select h.* from atm_internal.hold h
@@ -15,9 +16,11 @@ language sql stable rows 3 as $$
 $$;
 
 -- The tasks that are associated with a hold: named by it, or below a command that is.
-create or replace function atm_internal.tasks_of(p_hold atm_internal.hold) returns setof atm_internal.task
+create or replace function atm_internal.tasks_of(p_hold atm_internal.hold)
+returns table (task_id uuid, root_no bigint, task_no integer, command_id uuid, state atm_internal.task_state,
+               vdsm_task_id uuid, vdsm_state text, cleared_at timestamptz)
 language sql stable rows 5 as $$
-  select t.*
+  select t.task_id, t.root_no, t.task_no, c.command_id, t.state, t.vdsm_task_id, t.vdsm_state, t.cleared_at
     from atm_internal.task t
     join atm_internal.command c on c.root_no = t.root_no and c.command_no = t.command_no
    where t.root_no = (p_hold).root_no
@@ -41,23 +44,24 @@ $$;
 
 create or replace function atm.entity_tasks(entity_type text, entity_id uuid)
 returns table (task_id uuid, command_id uuid, root_command_id uuid, state text, access text, since timestamptz)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp rows 5 as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_bitmapscan = off rows 5 as $$
 #variable_conflict use_column
 declare
   p_entity_type alias for $1;
   p_entity_id alias for $2;
+  v_slot inet;
 begin
   if num_nulls(p_entity_type, p_entity_id) > 0 or p_entity_type = '' then
     perform atm_internal.check_entity('entity_tasks', p_entity_type, p_entity_id);
   end if;
+  v_slot := atm_internal.entity_slot(p_entity_type, p_entity_id, 'exclusive', 0);
   return query
-    select t.task_id, coalesce(c.command_id, root.command_id), root.command_id, coalesce(t.state::text, r.state::text),
+    select t.task_id, coalesce(t.command_id, root.command_id), root.command_id, coalesce(t.state::text, r.state::text),
            h.access::text, r.created_at
-      from atm_internal.holds_of(p_entity_type, p_entity_id) h
+      from atm_internal.holds_of(v_slot, p_entity_type, p_entity_id) h
       join atm_internal.root r on r.root_no = h.root_no
       join atm_internal.command root on root.root_no = h.root_no and root.command_no = 0
       left join lateral atm_internal.tasks_of(h) t on true
-      left join atm_internal.command c on c.root_no = t.root_no and c.command_no = t.command_no
      order by r.root_no, t.task_no;
 end
 $$;
@@ -89,7 +93,7 @@ $$;
 
 create or replace function atm.busy_entities(entities jsonb)
 returns table (entity_type text, entity_id uuid, commands integer, tasks integer, exclusive boolean)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp rows 20 as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_bitmapscan = off rows 20 as $$
 #variable_conflict use_column
 declare
   p_entities alias for $1;
@@ -98,7 +102,8 @@ begin
     select e.entity_type, e.entity_id, count(*)::integer,
            sum((select count(*) from atm_internal.tasks_of(h)))::integer, bool_or(h.access = 'exclusive')
       from (select distinct x.entity_type, x.entity_id from unnest(atm_internal.read_entities('busy_entities', p_entities)) x) e
-     cross join lateral atm_internal.holds_of(e.entity_type, e.entity_id) h
+     cross join lateral atm_internal.holds_of(
+           atm_internal.entity_slot(e.entity_type, e.entity_id, 'exclusive', 0), e.entity_type, e.entity_id) h
      group by e.entity_type, e.entity_id
      order by e.entity_type, e.entity_id;
 end
@@ -117,7 +122,8 @@ language sql stable rows 5 as $$
   select distinct e.entity_type, e.entity_id, c.command_id, c.action_type, h.access::text, r.created_at
     from (select x.entity_type, x.entity_id, max(x.access) as access
             from unnest(p_entities) x group by x.entity_type, x.entity_id) e
-   cross join lateral atm_internal.holds_of(e.entity_type, e.entity_id) h
+   cross join lateral atm_internal.holds_of(
+           atm_internal.entity_slot(e.entity_type, e.entity_id, 'exclusive', 0), e.entity_type, e.entity_id) h
     join atm_internal.root r on r.root_no = h.root_no
     join atm_internal.command c on c.root_no = h.root_no and c.command_no = 0
    where not h.released
@@ -127,7 +133,7 @@ $$;
 
 create or replace function atm.blockers(entities jsonb)
 returns table (entity_type text, entity_id uuid, root_command_id uuid, action_type text, access text, since timestamptz)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp rows 5 as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_bitmapscan = off rows 5 as $$
 #variable_conflict use_column
 declare
   p_entities alias for $1;
@@ -158,16 +164,18 @@ select s.vdsm_task_id, s.root_no, s.task_no, t.task_id,
                          where w.root_no = t.root_no and w.task_no = t.task_no and w.kind = 'doubt')));
 
 create or replace function atm.can_compensate(entity_type text, entity_id uuid) returns boolean
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_bitmapscan = off as $$
 #variable_conflict use_column
 declare
   p_entity_type alias for $1;
   p_entity_id alias for $2;
+  v_slot inet;
 begin
   perform atm_internal.check_entity('can_compensate', p_entity_type, p_entity_id);
+  v_slot := atm_internal.entity_slot(p_entity_type, p_entity_id, 'exclusive', 0);
   return not exists (
     select
-      from atm_internal.holds_of(p_entity_type, p_entity_id) h
+      from atm_internal.holds_of(v_slot, p_entity_type, p_entity_id) h
      cross join lateral atm_internal.tasks_of(h) t
      where t.state in ('submitting', 'in_doubt')
         or (t.vdsm_task_id is not null and t.cleared_at is null and t.vdsm_state is distinct from 'finished')
