@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -94,12 +95,15 @@ def end_cleanly() -> None:
 
 
 @contextmanager
-def running(parent: Path | None = None) -> Generator[Cluster]:
+def running(
+    parent: Path | None = None, changed: Mapping[str, str] = MappingProxyType({})
+) -> Generator[Cluster]:
     """A new cluster, gone with its files at the end of the block.
 
     Args:
         parent: where its directory goes; None: the temporary directory. It should be on the disk
             that is to be measured, not in memory.
+        changed: settings other than `SETTINGS`.
     """
     programs = installed()
     directory = Path(tempfile.mkdtemp(prefix="pyatm-bench-", dir=parent))
@@ -119,7 +123,7 @@ def running(parent: Path | None = None) -> Generator[Cluster]:
             timeout=120,
         )
         # In the file, not as arguments: those could not be changed while the server runs.
-        settings = {**SETTINGS, "unix_socket_directories": str(directory)}
+        settings = {**SETTINGS, **changed, "unix_socket_directories": str(directory)}
         with (data / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         with (directory / "log").open("wb") as log:

@@ -233,8 +233,9 @@ def _growth(growth: dict[str, Any]) -> str:
         "",
         (
             f"Measured {growth['measured']} by `{growth['command']}`, PostgreSQL"
-            f" {growth['machine']['postgresql']}. Commands per second are those of 8 submitters for"
-            f" {growth['seconds']:g} s."
+            f" {growth['machine']['postgresql']} with {growth['shared_buffers']} of shared buffers. Commands per second"
+            f" are those of 8 submitters for {growth['seconds']:g} s; the floor ran right before each"
+            " of them on the same database, with as many live rows of its own."
         ),
         "",
         "![how cost grows](benchmarks-growth.svg)",
@@ -257,9 +258,14 @@ def _growth(growth: dict[str, Any]) -> str:
         ("submitters", "submitters"),
     ):
         if growth.get(key):
-            lines += ["", f"| {title} | commands/s | CPU per command |", "|---|---|---|"]
             lines += [
-                f"| {point['size']:,} | {point['rate']:.0f} | {point['cpu_ms']:.1f} ms |"
+                "",
+                f"| {title} | commands/s | relative to the floor | CPU per command | relative |",
+                "|---|---|---|---|---|",
+            ]
+            lines += [
+                f"| {point['size']:,} | {point['rate']:.0f} | {point['rate'] / point['floor_rate']:.2f}"
+                f" | {point['cpu_ms']:.1f} ms | {point['cpu_ms'] / point['floor_cpu_ms']:.2f} |"
                 for point in growth[key]
             ]
     return "\n".join(lines) + "\n"
@@ -307,7 +313,7 @@ def charts(results: dict[str, Any]) -> dict[str, str]:
         )
     if growth := results.get("growth"):
         lines = {
-            title: [(point["size"], point["rate"]) for point in growth[key]]
+            title: [(point["size"], point["rate"] / point["floor_rate"]) for point in growth[key]]
             for key, title in (
                 ("under_load", "live tasks of other commands"),
                 ("pools", "pools"),
@@ -317,7 +323,9 @@ def charts(results: dict[str, Any]) -> dict[str, str]:
             if growth.get(key)
         }
         made["benchmarks-growth.svg"] = curves(
-            "Commands per second over the size of ...", lines, logarithmic=True
+            "Commands per second relative to the floor, over the number of ...",
+            lines,
+            logarithmic=True,
         )
     if bloat := results.get("bloat"):
         points = bloat["points"]
@@ -349,6 +357,7 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> Path:
     """
     found = read(results)
     target = docs / "benchmarks.md"
+    docs.mkdir(parents=True, exist_ok=True)
     target.write_text(page(found))
     for name, text in charts(found).items():
         (docs / name).write_text(text)

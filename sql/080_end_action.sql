@@ -43,8 +43,8 @@ begin
       token      = case when r.attempt >= v_attempts then null else nextval('atm_internal.stamp') end,
       due_at     = case when r.attempt >= v_attempts then null else v_now + p_lease end,
       claimed_at = v_now
-      from due d
-     where r.root_no = d.root_no
+     -- Not a join: nobody can estimate how many are due, and a planner that thinks of thousands reads all roots to find one.
+     where r.root_no = any (array(select d.root_no from due d))
     returning r.root_no, r.state
   )
   select array_agg(c.root_no) filter (where c.state = 'ending') into v_root_nos from claimed c;
