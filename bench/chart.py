@@ -61,7 +61,8 @@ def curves(title: str, lines: dict[str, list[tuple[float, float]]], *, logarithm
             f'<line x1="{left}" y1="{y:.1f}" x2="{left + width}" y2="{y:.1f}"'
             f' stroke="{TEXT}" stroke-opacity="0.3"/>'
         )
-        body.append(_text(left - 6, y + 4, f"{highest * part:,.{2 if highest < 10 else 0}f}", anchor="end"))
+        label = f"{highest * part:,.{2 if highest < 10 else 0}f}"
+        body.append(_text(left - 6, y + 4, label, anchor="end"))
     for part in (0, 0.5, 1):
         value = low + span * part
         value = 10**value if logarithmic else value
