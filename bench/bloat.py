@@ -1,7 +1,8 @@
 """Sizes of tables and indexes over many commands, autovacuum as it comes: ``make bench-bloat``.
 
-A million commands take hours on a small machine; what matters shows long before: the live tables
-reach a size and stay there.
+What matters shows after some minutes: the live tables reach a size and stay there. At the end they
+are rewritten while the work goes on, which tells what the rows that live then need without any
+room for updates and without what autovacuum has not yet taken away.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from pyatm.bench.lifecycle import WINDOW, Lifecycle
 from pyatm.bench.statements import load
 
 SUBMITTERS = 8
+FIRST = 2000
+"""Commands before the first reading, which is to come before autovacuum does."""
 SQL = load(Path(__file__).with_name("growth.sql"))
 GROWING = ("history", "plan", "archived")
 """Tables whose names begin so hold what is kept."""
@@ -57,8 +60,10 @@ def main() -> None:
         work.start(SUBMITTERS)
         try:
             with psycopg.connect(dsn, autocommit=True) as connection:
-                for number in range(1, options.points + 1):
-                    wanted = options.commands * number // options.points
+                for number in range(options.points + 1):
+                    wanted = options.commands * number // options.points or min(
+                        FIRST, options.commands // options.points
+                    )
                     while work.counter.read()[0] < wanted and not work.failed():
                         if time.monotonic() > deadline:
                             break
@@ -68,10 +73,17 @@ def main() -> None:
                     print(point, file=sys.stderr, flush=True)
                     if work.failed() or time.monotonic() > deadline:
                         break
+                answer["packed"] = _packed(connection, answer["points"][-1]["live"])
         finally:
             work.stop()
         (options.results / "bloat.json").write_text(json.dumps(answer, indent=1) + "\n")
     print(f"page: {write(options.results, options.docs)}")
+
+
+def _packed(connection: psycopg.Connection[Any], live: dict[str, int]) -> dict[str, int]:
+    for name in live:
+        connection.execute(f'VACUUM FULL atm_internal."{name}"'.encode())
+    return {name: int(size) for name, size in connection.execute(SQL["sizes"]) if name in live}
 
 
 def _point(connection: psycopg.Connection[Any], commands: int, seconds: float) -> dict[str, Any]:

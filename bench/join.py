@@ -35,11 +35,14 @@ def plan(connection: psycopg.Connection[Any]) -> UUID:
     return made["root"]
 
 
+def bind(connection: psycopg.Connection[Any], root: str) -> None:
+    """Note VDSM's id of one task, before it is waited for: a crash must not start another one."""
+    connection.execute(SQL["bind"], {"root": UUID(root), "vdsm": uuid4()}, prepare=True)
+
+
 def task_done(connection: psycopg.Connection[Any], root: str) -> bool:
-    """Note VDSM's id of one task, and whether it was the last one of its command."""
-    done = connection.execute(
-        SQL["task_done"], {"root": UUID(root), "vdsm": uuid4()}, prepare=True
-    ).fetchone()
+    """Count one task; whether it was the last one of its command."""
+    done = connection.execute(SQL["task_done"], {"root": UUID(root)}, prepare=True).fetchone()
     return done is not None and done[0] == 0
 
 
@@ -55,11 +58,14 @@ async def aplan(connection: psycopg.AsyncConnection[Any]) -> UUID:
     return made["root"]
 
 
+async def abind(connection: psycopg.AsyncConnection[Any], root: str) -> None:
+    """As `bind`."""
+    await connection.execute(SQL["bind"], {"root": UUID(root), "vdsm": uuid4()}, prepare=True)
+
+
 async def atask_done(connection: psycopg.AsyncConnection[Any], root: str) -> bool:
     """As `task_done`."""
-    cursor = await connection.execute(
-        SQL["task_done"], {"root": UUID(root), "vdsm": uuid4()}, prepare=True
-    )
+    cursor = await connection.execute(SQL["task_done"], {"root": UUID(root)}, prepare=True)
     done = await cursor.fetchone()
     return done is not None and done[0] == 0
 

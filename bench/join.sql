@@ -15,9 +15,11 @@ create index on work.entity (root_id);
 with c as (insert into work.command (root_id, remaining) values (%(root)s, 4))
 insert into work.entity select %(root)s, 'Disk', x from unnest(%(entities)s::uuid[]) x
 
+-- name: bind
+update work.command set vdsm_task_ids = vdsm_task_ids || %(vdsm)s::uuid where root_id = %(root)s
+
 -- name: task_done
-update work.command set remaining = remaining - 1, vdsm_task_ids = vdsm_task_ids || %(vdsm)s::uuid
- where root_id = %(root)s returning remaining
+update work.command set remaining = remaining - 1 where root_id = %(root)s returning remaining
 
 -- name: end
 with e as (delete from work.entity where root_id = %(root)s)

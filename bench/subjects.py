@@ -72,6 +72,9 @@ SUBJECTS: dict[str, Entry] = {
     "pyatm": Entry(_pyatm, Lifecycle, "pyatm", "all rules, history kept"),
     "pgqueuer": _peer("pgqueuer", "PgQueuer", "pgqueuer", "a job per task, join by hand"),
     "pgmq": _peer("pgmq", "Pgmq", "pgmq", "a message per task, join by hand"),
+    "pgmq-unbound": _peer(
+        "pgmq", "PgmqUnbound", "pgmq", "the same without VDSM's ids: a crash loses them"
+    ),
     "absurd": _peer("absurd", "AbsurdTasks", "absurd-sdk", "a parent that waits for 4 events"),
     "dbos": _peer("dbos", "DbosWorkflows", "dbos", "a workflow with 4 child workflows"),
     "procrastinate": _peer(

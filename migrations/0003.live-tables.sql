@@ -83,11 +83,11 @@ create table atm_internal.root (
   claimed_at  timestamptz,
   ended_at    timestamptz,
   check ((state in ('open', 'sealed')) = (outcome is null)),
-  check (state in ('open', 'sealed') or open_tasks = 0),
+  check (outcome is null or open_tasks = 0),
   check ((state in ('ready', 'ending')) = (due_at is not null)),
   check ((state = 'ending') = (token is not null)),
   check ((state = 'ended') = (ended_at is not null)),
-  check ((state = 'ended') = (uncleared is not null)),
+  check ((ended_at is null) = (uncleared is null)),
   check (outcome is distinct from 'succeeded' or not (failed or aborted))
 ) with (fillfactor = 70);
 comment on table atm_internal.root is 'The part of a root command that changes.';
@@ -135,14 +135,16 @@ create table atm_internal.task (
   vdsm_message text,
   foreign key (root_no, command_no) references atm_internal.command on delete restrict,
   unique (root_no, task_no),
+  -- Done is who has an outcome. Each update parses these anew, so they ask for nulls where they can.
   check ((state = 'done') = (outcome is not null)),
-  check ((state = 'done') = (done_at is not null)),
+  check ((outcome is null) = (done_at is null)),
   check ((vdsm_task_id is null) = (bound_at is null)),
-  check (state = 'done' or (state = 'running') = (vdsm_task_id is not null)),
-  check ((state = 'planned' or outcome is not distinct from 'not_submitted') or announced_at is not null or outcome = 'failed'),
+  check (outcome is not null or (state = 'running') = (vdsm_task_id is not null)),
+  -- A check that is NULL holds, hence the coalesce.
+  check (announced_at is not null or state = 'planned' or coalesce(outcome in ('failed', 'not_submitted'), false)),
   check (outcome is distinct from 'succeeded' or vdsm_task_id is not null),
   check (outcome is distinct from 'not_submitted' or (announced_at is null and vdsm_task_id is null)),
-  check (cleared_at is null or state = 'done')
+  check (cleared_at is null or outcome is not null)
 ) with (fillfactor = 40);
 comment on table atm_internal.task is 'One row per planned task: its state here, and what VDSM last said of it.';
 

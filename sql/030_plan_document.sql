@@ -273,7 +273,9 @@ create or replace function atm_internal.refuse_value(p_path text, p_expected tex
 language plpgsql as $$
 begin
   raise exception '%: must be %, is %', p_path, p_expected, coalesce(left(p_value::text, 200), 'missing')
-    using errcode = 'AT004', hint = 'See the plan document in the comment of atm.plan_command.';
+    using errcode = 'AT004', hint = case
+      when p_path ~ '^plan\M' then 'See the plan document in the comment of atm.plan_command.'
+      else 'See the comment of the function: \df+ atm.* in psql.' end;
 end
 $$;
 

@@ -2,6 +2,7 @@
 
 import time
 from typing import Any
+from uuid import uuid4
 
 import absurdctl
 import psycopg
@@ -62,9 +63,10 @@ class AbsurdTasks(join.ThreadSubject):
             client = Absurd(connection, TASKS)
 
             @client.register_task("task")
-            def task(job: dict[str, Any], context: object) -> None:
-                del context
-                client.emit_event(f"{job['root']}:{job['number']}", {"vdsm": 1}, ROOTS)
+            def task(job: dict[str, Any], context: Any) -> None:
+                # A step's result is stored: what VDSM has answered.
+                vdsm = context.step("bind", lambda: str(uuid4()))
+                client.emit_event(f"{job['root']}:{job['number']}", {"vdsm": vdsm}, ROOTS)
 
             self._run(client)
 

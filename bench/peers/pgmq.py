@@ -1,4 +1,8 @@
-"""pgmq: a message per task, deleted in the transaction that counts it; the last one sends "end"."""
+"""pgmq: a message per task, deleted in the transaction that counts it; the last one sends "end".
+
+VDSM's id is stored in a transaction of its own before, as everywhere. `PgmqUnbound` leaves that
+out, so a crash loses it and the task is started again.
+"""
 
 import psycopg
 from pgmq import PGMQueue, install_pgmq_from_sql
@@ -20,6 +24,8 @@ def setup(dsn: str) -> None:
 
 class Pgmq(join.ThreadSubject):
     """One connection per submitter, as many workers."""
+
+    binds = True
 
     def begin(self, submitters: int) -> None:
         """See `ThreadSubject`."""
@@ -49,6 +55,8 @@ class Pgmq(join.ThreadSubject):
                 for message in messages:
                     root = message.message["root"]
                     last = "number" not in message.message
+                    if self.binds and not last:
+                        join.bind(connection, root)
                     with connection.transaction():
                         if last:
                             join.end(connection, root)
@@ -57,3 +65,9 @@ class Pgmq(join.ThreadSubject):
                         queue.delete(QUEUE, message.msg_id, conn=connection)
                     if last:
                         self.ended()
+
+
+class PgmqUnbound(Pgmq):
+    """The same without VDSM's ids."""
+
+    binds = False

@@ -56,11 +56,13 @@ class PgQueuer(join.AsyncSubject):
             @manager.entrypoint("task")
             async def task(job: Job) -> None:
                 root = json.loads(job.payload or b"{}")["root"]
-                async with pool.connection() as connection, connection.transaction():
-                    if await join.atask_done(connection, root):
-                        payload = json.dumps({"root": root}).encode()
-                        # Before the tasks of younger commands.
-                        await of(connection).enqueue("end", payload, priority=1)
+                async with pool.connection() as connection:
+                    await join.abind(connection, root)
+                    async with connection.transaction():
+                        if await join.atask_done(connection, root):
+                            payload = json.dumps({"root": root}).encode()
+                            # Before the tasks of younger commands.
+                            await of(connection).enqueue("end", payload, priority=1)
 
             @manager.entrypoint("end")
             async def end(job: Job) -> None:

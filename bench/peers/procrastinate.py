@@ -32,6 +32,8 @@ class Procrastinate(join.AsyncSubject):
         async def task(root: str, number: int, parameters: dict[str, object]) -> None:
             del number, parameters
             async with connector.pool.connection() as connection:
+                await join.abind(connection, root)
+                await connection.commit()
                 if await join.atask_done(connection, root):
                     # Before the tasks of younger commands.
                     urgent = end.configure(connection=connection, priority=1)

@@ -1,6 +1,9 @@
 """The page of benchmarks says what the measurements say, and the wire is counted right."""
 
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,58 @@ def test_a_subject_is_compared_with_the_floor_of_its_own_round() -> None:
     assert row == ("| pyatm | 0.75 (0.50 to 1.00) | 30 | 12.0 ms | 1.50 | 6.0 | 5.0 | 12.0 kB |")
     assert "gone was left out: not to be had" in lines
     assert "| gone | failed | | | | | | |" in lines
+
+
+def test_sizes_are_compared_with_what_a_minute_of_commands_leaves() -> None:
+    def point(commands: int, seconds: float, kilobytes: int) -> dict[str, object]:
+        size = kilobytes * 2**10
+        return {"commands": commands, "seconds": seconds, "live": {"task": size}, "history": size}
+
+    bloat = {
+        "measured": "today",
+        "command": "make bench-bloat",
+        "machine": {"postgresql": "15"},
+        "open": 128,
+        # 5 kB each, 30 000 in a minute: 146 MB; the largest reading is 293 MB.
+        "points": [
+            point(2_000, 4, 10_000),
+            point(30_000, 60, 300_000),
+            point(60_000, 120, 200_000),
+        ],
+        "packed": {"task": 2**20},
+    }
+    text = page({"bloat": bloat})
+    assert "leaves 5.0 kB in the live tables" in text
+    assert "30,000 commands: a working set of 146 MB" in text
+    assert "never larger than 293 MB, 2.0 times that, and 195 to 293 MB in the second half" in text
+    assert "freshly written, need 1.0 MB" in text
+
+
+def test_curves_and_sizes_are_measured_and_written(tmp_path: Path) -> None:
+    where = ["--results", str(tmp_path / "results"), "--docs", str(tmp_path / "docs")]
+    small = ["--live=40,80", "--pools=2", "--history=50", "--submitters=1", "--seconds=0.3"]
+    for module, options in (
+        ("bench.growth", small),
+        ("bench.bloat", ["--commands=60", "--points=2"]),
+    ):
+        subprocess.run(
+            [sys.executable, "-m", module, *options, *where],
+            check=True,
+            cwd=RESULTS.parent.parent,
+            capture_output=True,
+            timeout=300,
+        )
+    results = {
+        name: json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        for name in ("growth", "bloat")
+    }
+    growth, bloat = results["growth"], results["bloat"]
+    assert [point["tasks"] for point in growth["live"]] == [40, 80]
+    for curve in ("submitters", "pools", "history", "under_load"):
+        assert all(point["rate"] > 0 and point["floor_rate"] > 0 for point in growth[curve])
+    assert bloat["points"][-1]["commands"] >= 60
+    assert set(bloat["packed"]) == set(bloat["points"][0]["live"]) > {"root", "task", "hold"}
+    assert (tmp_path / "docs" / "benchmarks.md").read_text() == page(read(tmp_path / "results"))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 7, 1000])
