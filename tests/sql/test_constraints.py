@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tests.conftest import Connection
 
 TASK = {
-    "a planned task has an outcome": "planned: outcome = 'failed'",
-    "a done task has none": "done: outcome = null",
+    "a planned task has an outcome": "planned: outcome = 'failed', done_at = now()",
+    "a done task has none": "done: outcome = null, done_at = null",
     "a done task was never done": "done: done_at = null",
     "a running task was done": "running: done_at = now()",
     "an id of VDSM came at no time": "running: bound_at = null",
@@ -47,7 +47,10 @@ ROOT = {
     "a sealed root is due": "sealed: due_at = now()",
     "a ready root is claimed": "ready: token = 1",
     "a root ends at no time": "ready: state = 'ended', due_at = null, uncleared = 0",
-    "a sealed root has ended": "sealed: ended_at = now()",
+    "a sealed root has ended": "sealed: ended_at = now(), uncleared = 0",
+    "a root has fewer than no clears to wait for": (
+        "ready: state = 'ended', due_at = null, ended_at = now(), uncleared = -1"
+    ),
     "an ended root counts no clears": "ready: state = 'ended', due_at = null, ended_at = now()",
     "a sealed root counts clears": "sealed: uncleared = 1",
     "a root succeeds with a failed task": "ready: failed = true",
