@@ -67,7 +67,7 @@ documents: $(STAMP) ## run the guides in docs/ and write the outputs that have c
 chaos: $(STAMP) ## kill every process at any instant for MINUTES=10 (SEED=...), and judge what is left
 	$(BIN)/python -m tests.crash --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench: $(BENCH_STAMP) ## pyatm beside its peers, about 12 minutes; writes docs/benchmarks.md
+bench: $(BENCH_STAMP) ## pyatm beside its peers, about 13 minutes; writes docs/benchmarks.md
 	$(BENCH)/bin/python -m bench.compare $(ARGS)
 
 bench-growth: $(BENCH_STAMP) ## how cost grows with live tasks, pools, history and load

@@ -74,11 +74,12 @@ def page(results: dict[str, Any]) -> str:
 
 AGAIN = """## Measure it yourself
 
-    make bench                                   # the first part of this page, about 12 minutes
+    make bench                                   # the first part of this page, about 13 minutes
     make bench ARGS='--only pyatm,pgmq --rounds 3'
     make bench ARGS=--resume                     # go on after an interruption
-    make bench-growth                            # the curves
-    make bench-bloat                             # sizes over many commands
+    make bench-growth                            # the curves, about 11 minutes
+    make bench-bloat                             # sizes over 50 000 commands, about 2 minutes
+    make bench-bloat ARGS='--commands 1000000'   # over a million, 30 to 60 minutes
     pyatm bench                                  # pyatm and the floor, on the embedded server
 
 All but the last make an environment of their own in `.venv-bench`, use Debian's PostgreSQL where it
