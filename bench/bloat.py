@@ -19,7 +19,7 @@ from bench.cluster import end_cleanly, running
 from bench.compare import machine
 from bench.report import DOCS, RESULTS, write
 from bench.subjects import SUBJECTS
-from pyatm.bench.lifecycle import WINDOW, Lifecycle
+from pyatm.bench.lifecycle import OPEN, Lifecycle
 from pyatm.bench.statements import load
 
 SUBMITTERS = 8
@@ -51,7 +51,7 @@ def main() -> None:
             "command": f"make bench-bloat ARGS='{given}'" if given else "make bench-bloat",
             "measured": datetime.now(UTC).isoformat(timespec="minutes"),
             "machine": machine(cluster),
-            "open": WINDOW * SUBMITTERS,
+            "open": OPEN,
             "points": [],
         }
         work = Lifecycle(dsn)

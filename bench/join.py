@@ -92,10 +92,10 @@ class ThreadSubject:
 
     def start(self, submitters: int) -> None:
         """See `Subject`."""
-        from pyatm.bench.lifecycle import WINDOW
+        from pyatm.bench.lifecycle import OPEN
 
         self.threads = Threads()
-        self.places = threading.Semaphore(WINDOW * submitters)
+        self.places = threading.Semaphore(OPEN)
         self.begin(submitters)
 
     def begin(self, submitters: int) -> None:
@@ -139,11 +139,11 @@ class AsyncSubject:
             runner.run(self._main(submitters))
 
     async def _main(self, submitters: int) -> None:
-        from pyatm.bench.lifecycle import WINDOW
+        from pyatm.bench.lifecycle import OPEN
 
         self._loop = asyncio.get_running_loop()
         self.stopping = asyncio.Event()
-        self.places = asyncio.Semaphore(WINDOW * submitters)
+        self.places = asyncio.Semaphore(OPEN)
         await self.main(submitters)
 
     async def main(self, submitters: int) -> None:

@@ -28,8 +28,8 @@ and the highest in brackets.
 One command is a root with 4 tasks of about 200 bytes of parameters and 8 entity associations. It
 is planned, its 4 tasks get VDSM's ids one at a time, they are reported over, the final step runs
 once when all 4 are over, and the rows go. Submitters work in a closed loop: pyatm and the queues
-may have 16 commands open per submitter, as an engine has; DBOS 4, because each open workflow holds
-threads; the floor and ovirt-engine's way take one command after the other to its end.
+may have 128 commands open in all; DBOS 4 per submitter, because each open workflow holds threads;
+the floor and ovirt-engine's way take one command after the other to its end.
 
 * floor: the same writes by plain SQL, prepared, without any rule, check or history, in 8
   transactions: 1 insert of everything, 4 binds, 1 status update, 1 claim, 1 delete. floor-min does

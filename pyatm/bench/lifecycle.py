@@ -17,8 +17,8 @@ from pyatm.bench.threads import Threads
 FINISHED: Final = json.dumps(
     {"taskState": "finished", "taskResult": "success", "code": 0, "message": "ok"}
 )
-WINDOW: Final = 16
-"""Commands that one submitter lets stand open before it waits."""
+OPEN: Final = 128
+"""Commands that an engine lets stand open before its submitters wait."""
 PAUSE: Final = 0.02
 """Seconds between two polls; the poller's own shortest interval is much longer."""
 IDLE: Final = 0.5
@@ -76,7 +76,7 @@ class Lifecycle:
     """Runs commands on one pool of one engine.
 
     A submitter plans a command, binds its tasks one by one and goes on to the next command as long
-    as not more than `WINDOW` of its commands are open. One connection polls: it reports, and tells
+    as not more than `OPEN` commands are open. One connection polls: it reports, and tells
     the database what has been cleared. Another one listens, claims and finishes endActions. A
     command has ended when its last task has been cleared and its rows have gone to the history.
 
@@ -112,7 +112,7 @@ class Lifecycle:
     def start(self, submitters: int) -> None:
         """See `Subject`."""
         self._threads = Threads()
-        self._places = threading.Semaphore(WINDOW * submitters)
+        self._places = threading.Semaphore(OPEN)
         for work in [self._poller, self._runner, *[self._submitter] * submitters]:
             self._threads.start(work)
 
