@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from .database import LEVELS, Way
 from .facts import Settings
-from .game import ENGINES, ENTITIES, POLLERS, POOLS, Game
+from .game import Game
+from .moves import ENGINES, ENTITIES, POLLERS, POOLS
 from .truth import FAILURE, SUCCESS
 from .verdict import come_to_rest, compare
 

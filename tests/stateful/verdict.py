@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .database import Way
-from .game import ENGINES, ENTITIES, POLLERS, POOLS, Game
+from .moves import ENGINES, ENTITIES, POLLERS, POOLS
 from .truth import SUCCESS
 
 if TYPE_CHECKING:
     from .facts import Entity, Unknown
+    from .game import Game
     from .oracle import Oracle
 
 Rows = set[tuple[Any, ...]]

@@ -11,8 +11,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from .database import LEVELS, Way
-from .game import ENGINES, ENTITIES, POLLERS, POOLS
 from .machine import EVENTS, Machine, NothingError
+from .moves import ENGINES, ENTITIES, POLLERS, POOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
