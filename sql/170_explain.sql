@@ -14,7 +14,7 @@ begin
   end if;
   select c.root_no into v_root_no from atm_internal.command c where c.command_id = p_command_id;
   if found then
-    return query select e.* from atm_internal.explain_live(v_root_no) e order by e.at nulls last;
+    return query select e.at, e.what, e.who, e.detail from atm_internal.explain_live(v_root_no) e order by e.at nulls last, e.place;
     return;
   end if;
   select h.* into v_over from atm_internal.history h where h.command_id = p_command_id order by h.archived_at desc limit 1;
@@ -22,7 +22,7 @@ begin
     raise exception 'there is no command %, live or in the history', p_command_id
       using errcode = 'AT008', hint = 'See atm.commands and atm.history; history knows root commands.';
   end if;
-  return query select e.* from atm_internal.explain_over(v_over) e order by e.at nulls last;
+  return query select e.at, e.what, e.who, e.detail from atm_internal.explain_over(v_over) e order by e.at nulls last, e.place;
 end
 $$;
 
@@ -55,37 +55,40 @@ language sql stable as $$
     case when p_vdsm_task_id is null and p_outcome in ('not_submitted', 'failed') then p_engine_name else 'poller' end)
 $$;
 
+-- In both stories, place orders what happened at one moment: the event's place in a life, then the task's number.
 create or replace function atm_internal.explain_live(p_root_no bigint)
-returns table (at timestamptz, what text, who text, detail text)
+returns table (at timestamptz, what text, who text, detail text, place integer[])
 language sql stable as $$
-  select r.created_at, 'planned', e.engine_name, format('%s %s, %s tasks', c.action_type, c.command_id, (select count(*) from atm_internal.task t where t.root_no = p_root_no))
+  select r.created_at, 'planned', e.engine_name,
+         format('%s %s, %s tasks', c.action_type, c.command_id, (select count(*) from atm_internal.task t where t.root_no = p_root_no)), '{0}'
     from atm_internal.root r
     join atm_internal.engine e on e.epoch = r.epoch
     join atm_internal.command c on c.root_no = r.root_no and c.command_no = 0
    where r.root_no = p_root_no
   union all
-  select x.at, x.what, x.who, format('%s %s%s', t.task_type, t.task_id, x.detail)
+  select x.at, x.what, x.who, format('%s %s%s', t.task_type, t.task_id, x.detail), array[x.place, t.task_no]
     from atm_internal.task t
     join atm_internal.root r on r.root_no = t.root_no
     join atm_internal.engine e on e.epoch = r.epoch
    cross join lateral (select coalesce(jsonb_agg(to_jsonb(n)), '[]') as notes from atm_internal.note n where n.root_no = p_root_no) n
    cross join lateral (values
-     (t.announced_at, 'submitted', e.engine_name, ''),
-     (t.bound_at, 'bound', e.engine_name, format(' to VDSM task %s', t.vdsm_task_id)),
+     (t.announced_at, 'submitted', e.engine_name, '', 2),
+     (t.bound_at, 'bound', e.engine_name, format(' to VDSM task %s', t.vdsm_task_id), 3),
      (t.done_at, 'done', atm_internal.ended_by(t.outcome::text, t.vdsm_task_id, t.done_at, t.task_no, e.engine_name, n.notes),
-      format(': %s%s', t.outcome, atm_internal.vdsm_said(t.vdsm_state, t.vdsm_result, t.vdsm_code::text, t.vdsm_message))),
-     (case when t.vdsm_task_id is not null then t.cleared_at end, 'cleared', 'poller', '')) x (at, what, who, detail)
+      format(': %s%s', t.outcome, atm_internal.vdsm_said(t.vdsm_state, t.vdsm_result, t.vdsm_code::text, t.vdsm_message)), 4),
+     (case when t.vdsm_task_id is not null then t.cleared_at end, 'cleared', 'poller', '', 8)) x (at, what, who, detail, place)
    where t.root_no = p_root_no and x.at is not null
   union all
-  select n.at, n.event, n.who, concat_ws(': ', (select t.task_id::text from atm_internal.task t where t.root_no = n.root_no and t.task_no = n.task_no), n.message)
+  select n.at, n.event, n.who, concat_ws(': ', (select t.task_id::text from atm_internal.task t where t.root_no = n.root_no and t.task_no = n.task_no), n.message),
+         array[1, n.task_no]
     from atm_internal.note n where n.root_no = p_root_no
   union all
-  select x.at, x.what, x.who, x.detail
+  select x.at, x.what, x.who, x.detail, array[x.place]
     from atm_internal.root r
     join atm_internal.engine e on e.epoch = r.epoch
    cross join lateral (values
-     (r.ready_at, 'ready', null, r.outcome::text), (r.claimed_at, 'endAction claimed', e.engine_name, format('attempt %s', r.attempt)),
-     (r.ended_at, 'ended', null, r.outcome::text)) x (at, what, who, detail)
+     (r.ready_at, 'ready', null, r.outcome::text, 5), (r.claimed_at, 'endAction claimed', e.engine_name, format('attempt %s', r.attempt), 6),
+     (r.ended_at, 'ended', null, r.outcome::text, 7)) x (at, what, who, detail, place)
    where r.root_no = p_root_no and x.at is not null
   union all
   select null, 'now: ' || r.state, null,
@@ -97,7 +100,7 @@ language sql stable as $$
            when 'reverting' then 'waits for VDSM to revert the succeeded tasks'
            when 'ended' then format('waits for VDSM to clear %s tasks', r.uncleared)
            else 'endAction gave up: an operator calls atm.retry_end_action or atm.cancel_command'
-         end
+         end, '{10}'
     from atm_internal.root r where r.root_no = p_root_no
   union all
   select null, 'next', null, format('%s %s: %s', t.task_type, t.task_id,
@@ -106,34 +109,35 @@ language sql stable as $$
            when 'submitting' then 'waits for its engine to bind VDSM''s answer'
            when 'in_doubt' then 'waits until polls have shown that VDSM does not have it'
            when 'running' then format('VDSM says %s; waits for its end', coalesce(t.vdsm_state, 'nothing yet'))
-           else '' end)
+           else '' end), array[11, t.task_no]
     from atm_internal.task t where t.root_no = p_root_no and t.state <> 'done'
 $$;
 
 create or replace function atm_internal.explain_over(p_over atm_internal.history)
-returns table (at timestamptz, what text, who text, detail text)
+returns table (at timestamptz, what text, who text, detail text, place integer[])
 language sql stable as $$
-  select x.at, x.what, x.who, x.detail
+  select x.at, x.what, x.who, x.detail, array[x.place]
     from (values
-      ((p_over).planned_at, 'planned', (p_over).engine_name, format('%s %s, %s tasks', (p_over).action_type, (p_over).command_id, cardinality((p_over).task_ids))),
-      ((p_over).ready_at, 'ready', null, (p_over).outcome::text),
-      ((p_over).claimed_at, 'endAction claimed', (p_over).engine_name, format('attempt %s', (p_over).attempts)),
-      ((p_over).ended_at, 'ended', null, (p_over).outcome::text),
-      ((p_over).archived_at, 'cleared, in the history', null, null)) x (at, what, who, detail)
+      ((p_over).planned_at, 'planned', (p_over).engine_name, format('%s %s, %s tasks', (p_over).action_type, (p_over).command_id, cardinality((p_over).task_ids)), 0),
+      ((p_over).ready_at, 'ready', null, (p_over).outcome::text, 5),
+      ((p_over).claimed_at, 'endAction claimed', (p_over).engine_name, format('attempt %s', (p_over).attempts), 6),
+      ((p_over).ended_at, 'ended', null, (p_over).outcome::text, 7),
+      ((p_over).archived_at, 'cleared, in the history', null, null, 9)) x (at, what, who, detail, place)
    where x.at is not null
   union all
-  select x.at, x.what, x.who, format('%s %s%s', t.task_type, t.task_id, x.detail)
+  select x.at, x.what, x.who, format('%s %s%s', t.task_type, t.task_id, x.detail), array[x.place, t.task_no]
     from (select * from atm.history_tasks t where t.command_id = (p_over).command_id and t.ended_at = (p_over).ended_at) t
    cross join lateral (values
-     (t.announced_at, 'submitted', (p_over).engine_name, ''),
-     (t.bound_at, 'bound', (p_over).engine_name, format(' to VDSM task %s', t.vdsm_task_id)),
+     (t.announced_at, 'submitted', (p_over).engine_name, '', 2),
+     (t.bound_at, 'bound', (p_over).engine_name, format(' to VDSM task %s', t.vdsm_task_id), 3),
      (t.done_at, 'done', atm_internal.ended_by(t.outcome::text, t.vdsm_task_id, t.done_at, t.task_no, (p_over).engine_name, (p_over).notes),
-      format(': %s%s', t.outcome, atm_internal.vdsm_said(t.vdsm_state, t.vdsm_result, t.vdsm_code::text, t.vdsm_message))),
-     (case when t.vdsm_task_id is not null then t.cleared_at end, 'cleared', 'poller', '')) x (at, what, who, detail)
+      format(': %s%s', t.outcome, atm_internal.vdsm_said(t.vdsm_state, t.vdsm_result, t.vdsm_code::text, t.vdsm_message)), 4),
+     (case when t.vdsm_task_id is not null then t.cleared_at end, 'cleared', 'poller', '', 8)) x (at, what, who, detail, place)
    where x.at is not null
   union all
   select (n ->> 'at')::timestamptz, n ->> 'event', n ->> 'who',
-         concat_ws(': ', (p_over).task_ids[(n ->> 'task_no')::integer + 1], n ->> 'message')
+         concat_ws(': ', (p_over).task_ids[(n ->> 'task_no')::integer + 1], n ->> 'message'),
+         array[1, (n ->> 'task_no')::integer]
     from jsonb_array_elements((p_over).notes) n
 $$;
 

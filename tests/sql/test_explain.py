@@ -60,6 +60,24 @@ def test_what_vdsm_said_is_quoted_with_the_poller_that_heard_it(world: World) ->
         end(world)
 
 
+def test_what_happened_to_many_tasks_at_one_moment_is_told_in_plan_order(world: World) -> None:
+    planned = world.plan(world.document(40))
+    root, tasks = planned[0]["root_command_id"], [str(row["task_id"]) for row in planned]
+
+    def told(what: str) -> list[str]:
+        return [next(x for x in tasks if x in r["detail"]) for r in story(world, root, what)]
+
+    assert told("next") == tasks
+    for task in tasks:
+        world.rows("select atm.submit_tasks(%s, %s)", world.epoch, [uuid.UUID(task)])
+        world.vdsm[world.bind(uuid.UUID(task))] = FINISHED
+    world.poll()
+    end(world)
+    cleared = [row["at"] for row in story(world, root, "cleared")]
+    assert len(set(cleared)) < len(cleared) == len(tasks)
+    assert told("cleared") == tasks
+
+
 def test_a_task_that_was_ended_by_an_operator_names_the_operator(
     world: World, connect: Any
 ) -> None:
